@@ -1,0 +1,28 @@
+"""The check for NaN and infinity, and where it is made.
+
+Pooling itself (`single`, `multi`, `matryoshka`, `maxsim`) does not check: NaN and infinity in give
+NaN out, in the vectors they touch and in no other, and nothing waits for the device. The check
+stands where a NaN would vanish or leave the process: in `quantise` and `encoding`. There a CUDA
+tensor costs one synchronisation, where its bytes are about to be copied anyway.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pooling.errors import NonFiniteError
+
+
+def require_finite(embeddings: Float[Tensor, "..."]) -> None:
+    """Waits for the device and refuses NaN and infinity.
+
+    Raises:
+        NonFiniteError: at least one value is NaN or infinite.
+    """
+    num_bad = int(torch.count_nonzero(~torch.isfinite(embeddings)))
+    if num_bad:
+        raise NonFiniteError(
+            f"Embeddings are finite, got {num_bad} of {embeddings.numel()} values NaN or infinite "
+            f"in shape {tuple(embeddings.shape)}, {embeddings.dtype}. "
+            "Look for an overflow in the model's dtype or for a damaged checkpoint."
+        )
