@@ -4,7 +4,6 @@ It does not know shapes beyond counting (the bytes hold values only, the caller 
 nor JSON, HTTP headers or content types.
 """
 
-import base64
 import binascii
 import math
 from enum import Enum
@@ -58,7 +57,7 @@ def encode_raw(embeddings: Float[Tensor, "..."], vector_format: VectorFormat) ->
         NonFiniteError: a value is NaN or infinite, or becomes infinite in the narrower format.
     """
     require_finite(embeddings)
-    rounded = embeddings.detach().cpu().to(vector_format.torch_dtype).contiguous()
+    rounded = embeddings.detach().cpu().to(vector_format.torch_dtype)
     if not bool(torch.isfinite(rounded).all()):
         raise NonFiniteError(
             f"A value outgrows {vector_format.value}: the largest magnitude is "
@@ -99,7 +98,9 @@ def encode_base64(embeddings: Float[Tensor, "..."]) -> str:
     Raises:
         NonFiniteError: a value is NaN or infinite.
     """
-    return base64.b64encode(encode_raw(embeddings, VectorFormat.FP32)).decode("ascii")
+    return binascii.b2a_base64(encode_raw(embeddings, VectorFormat.FP32), newline=False).decode(
+        "ascii"
+    )
 
 
 def decode_base64(text: str, shape: tuple[int, ...]) -> Float32[Tensor, "..."]:
@@ -109,7 +110,7 @@ def decode_base64(text: str, shape: tuple[int, ...]) -> Float32[Tensor, "..."]:
         DecodeError: the text is not base64, or the shape does not account for every byte.
     """
     try:
-        data = base64.b64decode(text, validate=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise DecodeError(
             f"Vectors are standard base64 with padding, got {len(text)} characters that are not: "

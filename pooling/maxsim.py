@@ -74,18 +74,18 @@ def _block_scores(
     best = torch.cat(
         [
             _best(document_tokens @ query_slice.T, document_lengths)
-            for query_slice in query_tokens.split(slice_tokens)
+            for query_slice in torch.split(query_tokens, slice_tokens)
         ],
         dim=1,
     )
-    return torch.stack([part.sum(dim=1) for part in best.split(query_lengths, dim=1)])
+    return torch.stack([part.sum(dim=1) for part in torch.split(best, query_lengths, dim=1)])
 
 
 def _best(
     similarities: Float32[Tensor, "document_token query_token"], document_lengths: list[int]
 ) -> Float32[Tensor, "document query_token"]:
     """For each query token its best similarity within each document."""
-    return torch.stack([part.amax(dim=0) for part in similarities.split(document_lengths)])
+    return torch.stack([part.amax(dim=0) for part in torch.split(similarities, document_lengths)])
 
 
 def _blocks(

@@ -78,6 +78,6 @@ def multi_vector(
     return torch.cat(
         [
             unit(functional.linear(block.float(), weight, bias))
-            for block in token_embeddings.split(_BLOCK_TOKENS)
+            for block in torch.split(token_embeddings, _BLOCK_TOKENS)
         ]
     )

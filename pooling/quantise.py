@@ -53,7 +53,10 @@ def int8(embeddings: Float[Tensor, "*batch dim"]) -> Int8Vectors:
 
 
 def dequantise(quantised: Int8Vectors) -> Float32[Tensor, "*batch dim"]:
-    """`values * scales`, in float32. `int8` of the result gives the same integers again."""
+    """`values * scales`, in float32.
+
+    `int8` of the result gives the same integers again, unless the scale is subnormal.
+    """
     return quantised.values.float() * quantised.scales.unsqueeze(-1)
 
 
@@ -69,10 +72,9 @@ def ubinary(embeddings: Float[Tensor, "*batch dim"]) -> UInt8[Tensor, "*batch pa
     require_finite(embeddings)
     bits = (embeddings > 0).to(torch.uint8)
     bits = functional.pad(bits, (0, -bits.shape[-1] % 8))
-    eights = bits.unflatten(-1, (-1, 8))
-    packed = eights[..., 0]
+    packed: Tensor = bits[..., 0::8]
     for position in range(1, 8):
-        packed = (packed << 1) | eights[..., position]
+        packed = (packed << 1) | bits[..., position::8]
     return packed
 
 
