@@ -1,0 +1,42 @@
+"""vLLM's errors in polyvec's terms, in one table."""
+
+from pooling import PoolingError
+from serving.errors import EngineDeadError, EngineError, InputError, PolyvecError
+
+# By class name along the error's ancestry, most specific first. Names, unlike classes, can be read
+# without importing vLLM, and stand for the same thing in every release since 0.26.
+_TABLE: dict[str, type[PolyvecError]] = {
+    "EngineDeadError": EngineDeadError,
+    "GracefulHTTPError": EngineError,
+    "VLLMServerError": EngineError,
+    "EngineGenerateError": EngineError,
+    "VLLMNotFoundError": EngineError,
+    "VLLMClientError": InputError,
+    "VLLMValidationError": InputError,
+    "VLLMError": EngineError,
+    "PoolingError": InputError,
+    "ValueError": InputError,
+}
+
+
+def foreign_errors() -> tuple[type[Exception], ...]:
+    """What vLLM and pooling raise for a request; anything else is a bug and passes as it is."""
+    from vllm import exceptions
+    from vllm.v1.engine.exceptions import EngineDeadError as DeadError
+    from vllm.v1.engine.exceptions import EngineGenerateError
+
+    base = getattr(exceptions, "VLLMError", exceptions.VLLMValidationError)
+    return (base, DeadError, EngineGenerateError, PoolingError, ValueError)
+
+
+def translate(error: Exception) -> PolyvecError:
+    """One of `foreign_errors` in polyvec's terms, with the message of its cause.
+
+    Raises:
+        KeyError: the error is not in the table.
+    """
+    names = [ancestor.__name__ for ancestor in type(error).__mro__]
+    ours = _TABLE[next((name for name in names if name in _TABLE), names[0])]
+    detail = str(error) or type(error).__name__
+    cause = error.__cause__
+    return ours(f"{detail} ({cause})" if cause is not None and str(cause) else detail)

@@ -1,0 +1,92 @@
+"""The seam between serving and whatever computes: prompts in, pooled vectors out.
+
+HTTP, batch jobs and the Python API are written against `Engine`. Vectors, not hidden states, cross it,
+so that it holds whether pooling happens here, in the engine's worker or on another machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from serving.errors import InputError
+from serving.inputs import ImageSource
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """A tokenised text, prefix included."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """An image in its template.
+
+    Attributes:
+        token_ids: the template; it holds the image placeholder once.
+        source: the image; the engine decodes it, so that few are in memory at a time.
+        min_pixels: the image is enlarged to at least this area.
+        max_pixels: the image is reduced to at most this area.
+    """
+
+    token_ids: tuple[int, ...]
+    source: ImageSource
+    min_pixels: int
+    max_pixels: int
+
+
+Prompt = TextPrompt | ImagePrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Which vectors to compute; both cost one forward pass."""
+
+    single: bool = False
+    multi: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What one prompt became.
+
+    Attributes:
+        token_ids: the prompt as the model saw it, image placeholders expanded.
+        single: float32 [hidden], unit length; None unless asked for.
+        multi: float32 [token, dim], unit rows; None unless asked for.
+    """
+
+    token_ids: tuple[int, ...]
+    single: Tensor | None
+    multi: Tensor | None
+
+
+Outcome = Pooled | InputError
+"""A prompt's vectors, or why this prompt alone has none."""
+
+
+class Engine(Protocol):
+    """Computes vectors for one task."""
+
+    async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
+        """Embed `prompts`; outcomes in the same order, a bad prompt fails alone.
+
+        Raises:
+            EngineError: the engine itself cannot answer.
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Return if the engine can answer.
+
+        Raises:
+            EngineError: it cannot.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and every process it started; a second call does nothing."""
+        ...

@@ -1,0 +1,154 @@
+"""Start vLLM on a merged checkpoint: polyvec's settings in vLLM's options.
+
+Every option here is decided for embedding; its reason stands beside it. Importing this module imports
+no vLLM; starting does, and takes most of a minute on two cores.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.engine.environment import children_without_main, variables
+from serving.engine.external import load_pooler
+from serving.engine.vllm_engine import VllmEngine
+from serving.errors import CheckpointError, EngineStartError
+from serving.manifest import Manifest, read_manifest
+from serving.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_MIN_CPU_CACHE_BYTES = 64 * 1024 * 1024
+_DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+async def start_engine(
+    directory: Path, settings: EngineSettings, *, num_engines: int = 1
+) -> VllmEngine:
+    """Start vLLM on the merged checkpoint in `directory`.
+
+    Args:
+        directory: one merged task.
+        settings: how to start it.
+        num_engines: engines that share the accelerator's memory with this one, itself included.
+
+    Raises:
+        CheckpointError: the directory is not a whole merged checkpoint.
+        EngineStartError: vLLM is not installed, or did not come up.
+    """
+    manifest = read_manifest(directory)
+    pooler = load_pooler(directory, manifest)
+    llm = await asyncio.to_thread(_start_llm, directory, manifest, settings, num_engines)
+    return VllmEngine(llm, pooler, settings)
+
+
+def runs_on_cpu() -> bool:
+    """Whether the installed vLLM computes on the CPU.
+
+    Raises:
+        EngineStartError: vLLM is not installed.
+    """
+    with variables(_process_variables("ERROR")):
+        try:
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise EngineStartError(
+                f"vLLM is not installed ({error}). "
+                "Install polyvec with an engine: pip install 'polyvec[cpu]' or 'polyvec[gpu]'."
+            ) from error
+        return bool(current_platform.is_cpu())
+
+
+def _start_llm(
+    directory: Path, manifest: Manifest, settings: EngineSettings, num_engines: int
+) -> "AsyncLLM":
+    on_cpu = runs_on_cpu()
+    with variables(_process_variables(settings.log_level)), children_without_main():
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            args = _engine_args(directory, manifest, settings, num_engines, on_cpu=on_cpu)
+            return AsyncLLM.from_engine_args(args)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineStartError(
+                f"vLLM did not start on {directory}: {error} "
+                "Its own report stands above; POLYVEC_LOG_LEVEL=INFO shows more."
+            ) from error
+
+
+def _engine_args(
+    directory: Path,
+    manifest: Manifest,
+    settings: EngineSettings,
+    num_engines: int,
+    *,
+    on_cpu: bool,
+) -> "AsyncEngineArgs":
+    from vllm.config import PoolerConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    dtype = settings.dtype or manifest.dtype
+    max_tokens = settings.max_model_tokens or manifest.max_text_tokens
+    compiled = not on_cpu if settings.compile is None else settings.compile
+    return AsyncEngineArgs(
+        model=str(directory),
+        runner="pooling",
+        # Token embeddings as they leave the final norm; vLLM would scale them to unit length.
+        pooler_config=PoolerConfig(pooling_type="ALL", use_activation=False),
+        # "auto" would turn a float32 checkpoint into 16 bits.
+        dtype=dtype,
+        max_model_len=max_tokens,
+        max_num_batched_tokens=settings.max_batch_tokens,
+        max_num_seqs=settings.max_batch_prompts,
+        limit_mm_per_prompt={"image": 1, "video": 0},
+        mm_processor_kwargs={
+            "size": {
+                "shortest_edge": manifest.image.min_pixels,
+                "longest_edge": settings.max_pixels or manifest.image.max_pixels,
+            }
+        },
+        # A cached prefix has no hidden states: ALL pooling would return too few tokens.
+        enable_prefix_caching=False,
+        # Pages do not repeat; the cache would hold 4 GiB of pixels.
+        mm_processor_cache_gb=0,
+        gpu_memory_utilization=settings.gpu_memory_fraction / num_engines,
+        kv_cache_memory_bytes=(
+            settings.cpu_cache_bytes or _cpu_cache_bytes(directory, dtype, max_tokens)
+            if on_cpu
+            else None
+        ),
+        enforce_eager=not compiled,
+        use_tqdm_on_load=False,
+        disable_log_stats=True,
+    )
+
+
+def _cpu_cache_bytes(directory: Path, dtype: str, max_tokens: int) -> int:
+    """Bytes of keys and values for two prompts of the longest length."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        text = config.get("text_config", config)
+        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        values_per_token = 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is not a model's config ({error}). Merge the checkpoint again."
+        ) from error
+    return max(_MIN_CPU_CACHE_BYTES, 2 * max_tokens * values_per_token * _DTYPE_BYTES[dtype])
+
+
+def _process_variables(log_level: str) -> dict[str, str]:
+    return {
+        "VLLM_LOGGING_LEVEL": log_level,
+        "VLLM_NO_USAGE_STATS": "1",
+        # A merged checkpoint is complete; nothing is to be looked up on a hub.
+        "HF_HUB_OFFLINE": "1",
+        # This process has threads, so a forked child may deadlock.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # Its dependencies' own notices say nothing about the model.
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }

@@ -1,0 +1,175 @@
+"""Real vLLM behind the `Engine` protocol, in this process, pooled outside (`serving.engine.external`).
+
+An unmodified vLLM with ALL-token pooling computes token embeddings; its scheduler forms the batches.
+This module bounds what is in flight and translates prompts and errors. It knows nothing of tasks beyond
+the one checkpoint it was started on, nor of HTTP.
+"""
+
+import asyncio
+import gc
+import itertools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, assert_never
+
+from serving.engine.external import ExternalPooler
+from serving.engine.foreign import foreign_errors, translate
+from serving.engine.processes import stop
+from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
+from serving.errors import EngineError, EngineStoppedError, InputError
+from serving.images import ImageLimits, count_image_tokens, decode_image
+from serving.manifest import Manifest
+from serving.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from vllm.inputs import EngineInput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+class VllmEngine:
+    """One merged checkpoint in one vLLM engine; made by `serving.engine.start.start_engine`."""
+
+    def __init__(
+        self,
+        llm: "AsyncLLM",
+        pooler: ExternalPooler,
+        settings: EngineSettings,
+    ) -> None:
+        self._running: AsyncLLM | None = llm
+        self._pooler = pooler
+        self._limits = ImageLimits(
+            max_bytes=settings.max_image_bytes,
+            max_decoded_pixels=settings.max_decoded_pixels,
+            max_aspect_ratio=pooler.manifest.image.max_aspect_ratio,
+        )
+        self._max_tokens: int = llm.model_config.max_model_len
+        self._max_image_tokens: int = llm.input_processor.mm_encoder_cache_size
+        self._text_slots = asyncio.Semaphore(settings.max_texts_in_flight)
+        self._image_slots = asyncio.Semaphore(settings.max_images_in_flight)
+        self._foreign = foreign_errors()
+        self._numbers = itertools.count()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the checkpoint says of itself."""
+        return self._pooler.manifest
+
+    async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
+        """Embed `prompts`; see `Engine.embed`."""
+        self._pooler.check(want)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._outcome(prompt, want)) for prompt in prompts]
+        except* EngineError as failures:
+            # The first says it: the others are the same engine failing the same way.
+            raise _first(failures) from None
+        return [task.result() for task in tasks]
+
+    async def check_health(self) -> None:
+        """Return if the engine can answer; see `Engine.check_health`."""
+        try:
+            await self._llm.check_health()
+        except self._foreign as error:
+            raise translate(error) from error
+
+    async def close(self) -> None:
+        """Stop vLLM's processes and wait until they are gone; see `Engine.close`."""
+        # Forgotten first: vLLM shuts down once more, with errors, when a reference survives until exit.
+        llm, self._running = self._running, None
+        if llm is not None:
+            await stop(llm)
+            del llm
+            gc.collect()
+
+    @property
+    def _llm(self) -> "AsyncLLM":
+        if self._running is None:
+            raise EngineStoppedError("The engine is closed. Load the checkpoint again.")
+        return self._running
+
+    async def _outcome(self, prompt: Prompt, want: Want) -> Outcome:
+        match prompt:
+            case TextPrompt():
+                slots = self._text_slots
+            case ImagePrompt():
+                slots = self._image_slots
+            case _:
+                assert_never(prompt)
+        async with slots:
+            try:
+                return await self._embed(prompt, want)
+            except InputError as error:
+                return error
+            except self._foreign as error:
+                ours = translate(error)
+                if isinstance(ours, InputError):
+                    return ours
+                raise ours from error
+
+    async def _embed(self, prompt: Prompt, want: Want) -> Pooled:
+        from vllm import PoolingParams
+
+        rendered = await self._render(prompt)
+        request_id = f"polyvec-{next(self._numbers)}"
+        # Without a task vLLM silently chooses one.
+        params = PoolingParams(task="token_embed", use_activation=False)
+        final = None
+        async for output in self._llm.encode(rendered, params, request_id):
+            final = output
+        assert final is not None and final.finished
+        # A projection over a page is milliseconds of arithmetic; the loop must not wait for it.
+        return await asyncio.to_thread(
+            self._pooler.pool, prompt, final.prompt_token_ids, final.outputs.data, want
+        )
+
+    async def _render(self, prompt: Prompt) -> "EngineInput":
+        from vllm.inputs import tokens_input
+
+        match prompt:
+            case TextPrompt():
+                self._check_length(len(prompt.token_ids))
+                return tokens_input(list(prompt.token_ids))
+            case ImagePrompt():
+                image = await asyncio.to_thread(decode_image, prompt.source, self._limits)
+                self._check_image(prompt, image)
+                return await self._llm.renderer.process_for_engine_async(
+                    {
+                        "prompt_token_ids": list(prompt.token_ids),
+                        "multi_modal_data": {"image": image},
+                        "mm_processor_kwargs": {
+                            "size": {
+                                "shortest_edge": prompt.min_pixels,
+                                "longest_edge": prompt.max_pixels,
+                            }
+                        },
+                    },
+                    time.time(),
+                )
+            case _:
+                assert_never(prompt)
+
+    def _check_length(self, num_tokens: int) -> None:
+        if num_tokens > self._max_tokens:
+            raise InputError(
+                f"The input has {num_tokens} tokens; this engine was loaded for at most {self._max_tokens}. "
+                f"Pass max_length={self._max_tokens} to cut it, or load with a larger max_model_tokens."
+            )
+
+    def _check_image(self, prompt: ImagePrompt, image: "Image") -> None:
+        num_image_tokens = count_image_tokens(
+            image.width, image.height, prompt.max_pixels, self.manifest.image
+        )
+        if num_image_tokens > self._max_image_tokens:
+            raise InputError(
+                f"With max_pixels={prompt.max_pixels} the image becomes {num_image_tokens} tokens; this engine "
+                f"was loaded for at most {self._max_image_tokens}. Load with "
+                f"max_pixels={prompt.max_pixels}, or pass a smaller max_pixels."
+            )
+        # The placeholder in the template is one of the image tokens.
+        self._check_length(len(prompt.token_ids) - 1 + num_image_tokens)
+
+
+def _first(group: ExceptionGroup[EngineError]) -> EngineError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first

@@ -1,0 +1,60 @@
+"""What can go wrong while serving, in one tree.
+
+    PolyvecError
+    ├── CheckpointError    the directory is not a merged checkpoint that can be served
+    ├── InputError         one input cannot be embedded; names it and says why
+    ├── TaskError          the task, prompt or dimension asked for does not exist here
+    └── EngineError
+        ├── EngineStartError   the engine did not come up
+        ├── EngineStoppedError the engine was closed before or during the call
+        └── EngineDeadError    the engine died with requests in flight
+
+The first three are also ValueErrors, as in the model's own library. Errors of vLLM become these in
+serving/engine; nothing above that folder sees a foreign exception.
+"""
+
+
+class PolyvecError(Exception):
+    """Base of every error that polyvec raises on purpose."""
+
+
+class CheckpointError(PolyvecError, ValueError):
+    """A directory that cannot be served; the message says what it is and what to run instead."""
+
+
+class InputError(PolyvecError, ValueError):
+    """One input that cannot be embedded.
+
+    Attributes:
+        reason: what is wrong with the input, without its position.
+        index: position of the input in the list it came in, or None for a single input.
+    """
+
+    def __init__(self, reason: str, *, index: int | None = None) -> None:
+        super().__init__(reason if index is None else f"Input {index}: {reason}")
+        self.reason = reason
+        self.index = index
+
+    def at(self, index: int) -> "InputError":
+        """The same error, naming the input's position in its list."""
+        return InputError(self.reason, index=index)
+
+
+class TaskError(PolyvecError, ValueError):
+    """A task, prompt name or dimension that this checkpoint does not have."""
+
+
+class EngineError(PolyvecError):
+    """The engine cannot answer; the input is not to blame."""
+
+
+class EngineStartError(EngineError):
+    """The engine did not come up."""
+
+
+class EngineStoppedError(EngineError):
+    """The engine was closed before it could answer."""
+
+
+class EngineDeadError(EngineError):
+    """The engine died; every request in flight fails with this."""

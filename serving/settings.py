@@ -1,0 +1,59 @@
+"""How an engine is started: every default once.
+
+Flags and environment (`POLYVEC_DTYPE`, ...) derive from this class. It does not know vLLM's own option
+names; serving/engine translates.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.manifest import Dtype
+
+
+class EngineSettings(BaseSettings):
+    """Settings of one engine, frozen; unset fields come from `POLYVEC_*` in the environment."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="POLYVEC_", use_attribute_docstrings=True
+    )
+
+    dtype: Dtype | None = None
+    """Arithmetic of the model; None is the checkpoint's own."""
+
+    max_model_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Longest prompt in tokens, text or image; None is the manifest's `max_text_tokens`."""
+
+    max_batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    """Tokens that one step of the engine computes; longer prompts run in several steps."""
+
+    max_batch_prompts: Annotated[int, Field(gt=0)] = 256
+    """Prompts that one step of the engine computes."""
+
+    max_pixels: Annotated[int, Field(gt=0)] | None = None
+    """Largest image the engine reserves memory for, in pixels after resizing; None is the manifest's."""
+
+    max_image_bytes: Annotated[int, Field(gt=0)] = 256 * 1024 * 1024
+    """Largest encoded image that is read, in bytes."""
+
+    max_decoded_pixels: Annotated[int, Field(gt=0)] = 178_956_970
+    """Largest image that is decoded, in pixels before resizing: Pillow's own bound for an attack."""
+
+    max_images_in_flight: Annotated[int, Field(gt=0)] = 32
+    """Images decoded and waiting for the engine at once; each holds its pixels in memory."""
+
+    max_texts_in_flight: Annotated[int, Field(gt=0)] = 1024
+    """Texts handed to the engine at once."""
+
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Part of the accelerator's memory that all engines of the process share."""
+
+    cpu_cache_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Memory of the attention cache on a CPU; None is two prompts of the longest length."""
+
+    compile: bool | None = None
+    """Let the engine compile and capture the model; None compiles on a GPU and not on a CPU."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "ERROR"
+    """What the engine's own processes log."""
