@@ -1,0 +1,137 @@
+"""The sink that writes: positioned writes into preallocated files, pushed to disk as they come.
+
+Writes go through the page cache and are flushed behind the writers, because dirty pages that pile
+up stall every writer at once when the kernel's limit is reached. Deliberately knows no tensor and
+no task's meaning: it sees file names, offsets and bytes.
+"""
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+from merge_tools.buffers import Buffer, bytes_of
+from merge_tools.errors import WriteFailed
+from merge_tools.layout import OutputFile
+
+__all__ = ["CheckpointWriter", "failures_named", "write_file"]
+
+# Written ranges kept in the page cache per file before they are waited for and dropped.
+NUM_RANGES_BEHIND = 4
+
+
+@contextmanager
+def failures_named(path: Path, num_bytes: int) -> Iterator[None]:
+    """Turns an OSError inside into one that says which file, how large, and what to do.
+
+    Raises:
+        WriteFailed: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as cause:
+        raise WriteFailed(
+            f"{path} ({num_bytes} bytes) could not be written: {cause.strerror}. Nothing was left "
+            "behind; make room or choose another output directory, and run again."
+        ) from cause
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a small file and waits until it is on disk."""
+    with failures_named(path, len(data)), path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Target:
+    """One open output file."""
+
+    def __init__(self, path: Path, file: OutputFile) -> None:
+        self.path = path
+        self.num_bytes = file.num_bytes
+        self._behind: deque[tuple[int, int]] = deque()
+        self._lock = Lock()
+        with failures_named(path, self.num_bytes):
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            os.ftruncate(self.fd, self.num_bytes)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        with failures_named(self.path, self.num_bytes):
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self.fd, data[done:], offset + done)
+            self._push(offset, len(data))
+
+    def _push(self, offset: int, num_bytes: int) -> None:
+        """Starts writing the range out, and drops a range that was started some writes ago."""
+        # On Linux this advice begins the write-back of dirty pages and drops clean ones.
+        os.posix_fadvise(self.fd, offset, num_bytes, os.POSIX_FADV_DONTNEED)
+        with self._lock:
+            self._behind.append((offset, num_bytes))
+            old = self._behind.popleft() if len(self._behind) > NUM_RANGES_BEHIND else None
+        if old is not None:
+            os.posix_fadvise(self.fd, *old, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        with failures_named(self.path, self.num_bytes):
+            os.fsync(self.fd)
+
+
+class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
+    """Output files of all tasks; shared ones are written once, into the first task's directory."""
+
+    def __init__(self, directories: Mapping[str, Path], files: Sequence[OutputFile]) -> None:
+        self._directories = directories
+        self._files = files
+        self._targets: dict[tuple[str | None, str], _Target] = {}
+
+    def __enter__(self) -> "CheckpointWriter":
+        first = next(iter(self._directories.values()))
+        for file in self._files:
+            places = {None: first} if file.is_shared else self._directories
+            for task, directory in places.items():
+                target = _Target(directory / file.name, file)
+                self._targets[task, file.name] = target
+                target.write(0, memoryview(file.header))
+        return self
+
+    def put(self, task: str | None, file: str, offset: int, data: Buffer) -> None:
+        """Writes bytes at their place; a task's own file may also hold what all tasks share."""
+        keys = [(task, file)]
+        if task is None and (None, file) not in self._targets:
+            keys = [(each, file) for each in self._directories]
+        for key in keys:
+            self._targets[key].write(offset, bytes_of(data))
+
+    def finish(self, *, link: bool) -> None:
+        """Waits until everything is on disk, and gives every task the shared files."""
+        for target in self._targets.values():
+            target.sync()
+        first, *others = self._directories.values()
+        for file in (file for file in self._files if file.is_shared):
+            for directory in others:
+                with failures_named(directory / file.name, file.num_bytes):
+                    if link:
+                        os.link(first / file.name, directory / file.name)
+                    else:
+                        _copy(first / file.name, directory / file.name)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for target in self._targets.values():
+            os.close(target.fd)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
