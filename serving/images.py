@@ -106,4 +106,4 @@ def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec
     rows, columns = smart_resize(
         height, width, factor=spec.token_edge, min_pixels=spec.min_pixels, max_pixels=max_pixels
     )
-    return (rows // spec.token_edge) * (columns // spec.token_edge)
+    return int(rows // spec.token_edge) * int(columns // spec.token_edge)

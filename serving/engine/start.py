@@ -132,7 +132,9 @@ def _cpu_cache_bytes(directory: Path, dtype: str, max_tokens: int) -> int:
         config = json.loads(path.read_text(encoding="utf-8"))
         text = config.get("text_config", config)
         head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-        values_per_token = 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim
+        values_per_token = int(
+            2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} is not a model's config ({error}). Merge the checkpoint again."

@@ -1,0 +1,5 @@
+"""`python -m polyvec` is `polyvec`."""
+
+from polyvec.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""The command `polyvec`: parses, calls one function, prints.
+
+The only module that knows both merging and serving, and it knows them by their public functions alone.
+Each command imports what it needs when it runs, so that `polyvec --help` answers at once.
+"""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from polyvec.cli_encode import encode
+from polyvec.cli_merge import merge, verify
+
+app = typer.Typer(
+    name="polyvec",
+    help="Merge the adapters of jina-embeddings-v4 into checkpoints that vLLM loads, and embed with them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(merge)
+app.command()(verify)
+app.command()(encode)
+
+
+def main() -> None:
+    """Run the command; an expected error is one line on stderr and exit status 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted", status=130)
+    except Exception as error:
+        if not _expected(error):
+            raise
+        _fail(str(error), status=1)
+
+
+def _expected(error: Exception) -> bool:
+    # Looked up among what the command has imported: an error tree that was never loaded raised nothing.
+    trees = [("merge_tools", "MergeToolsError"), ("serving", "PolyvecError")]
+    return any(
+        isinstance(error, getattr(sys.modules[module], name))
+        for module, name in trees
+        if module in sys.modules
+    )
+
+
+def _fail(message: str, *, status: int) -> NoReturn:
+    print(f"polyvec: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()
