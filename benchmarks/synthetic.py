@@ -64,7 +64,7 @@ def build(
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        built = _write(staging, shape, Noise.draw(seed, dtype_name), num_shards)
+        built = _write(staging, shape, Noise(seed, dtype_name), num_shards)
         staging.chmod(0o755)
         staging.rename(out)
     except BaseException:

@@ -3,16 +3,14 @@
 It knows a plan of tensors and how a file is laid out, and nothing of the model.
 
 One block of normal values is drawn, and every tensor reads it from a place of its own, round and
-round: drawing each of 3.75 billion values takes far longer than writing them. The block's length is
-prime, so that no two rows of a matrix read the same values.
+round: drawing or even scaling each of 3.75 billion values takes longer than writing them. The
+block's length is prime, so that no two rows of a matrix read the same values.
 """
 
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -25,9 +23,8 @@ from benchmarks.synthetic_plan import (
     split,
 )
 
-BLOCK_VALUES = 16_777_213
-"""A prime just below 2**24: 64 MiB of float32."""
-CHUNK_VALUES = 1 << 20
+BLOCK_VALUES = 4_194_301
+"""A prime just below 2**22: 16 MiB of float32."""
 
 DTYPES = {
     "bfloat16": (torch.bfloat16, "BF16"),
@@ -36,37 +33,38 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Noise:
-    """A block of normal values that every tensor reads from a place of its own."""
+    """Blocks of normal values that every tensor reads from a place of its own.
 
-    block: torch.Tensor
-    dtype_name: str
+    One block is drawn, and a scaled copy is kept for each spread that a plan asks for.
+    """
 
-    @classmethod
-    def draw(cls, seed: int, dtype_name: str) -> "Noise":
-        """The block for a seed."""
-        generator = torch.Generator().manual_seed(seed)
-        return cls(torch.randn(BLOCK_VALUES, generator=generator), dtype_name)
+    def __init__(self, seed: int, dtype_name: str) -> None:
+        self.dtype_name = dtype_name
+        self._dtype = DTYPES[dtype_name][0]
+        self._normal = torch.randn(BLOCK_VALUES, generator=torch.Generator().manual_seed(seed))
+        self._blocks: dict[tuple[float, float], torch.Tensor] = {}
 
     @property
     def value_bytes(self) -> int:
         """Bytes of one value as written."""
-        return DTYPES[self.dtype_name][0].itemsize
+        return self._dtype.itemsize
 
-    def chunks(self, planned: Planned) -> Iterator[torch.Tensor]:
-        """The tensor's values in order, a few megabytes at a time."""
-        dtype = DTYPES[self.dtype_name][0]
+    def runs(self, planned: Planned) -> Iterator[torch.Tensor]:
+        """The tensor's values in order, in runs of at most one block."""
+        block = self._block(planned.std, planned.mean)
         position = zlib.crc32(planned.name.encode()) % BLOCK_VALUES
         left = planned.num_values
         while left:
-            taken = min(left, CHUNK_VALUES, BLOCK_VALUES - position)
-            values = self.block[position : position + taken] * planned.std
-            if planned.mean:
-                values += planned.mean
-            yield values.to(dtype)
-            position = (position + taken) % BLOCK_VALUES
-            left -= taken
+            run = block[position : position + left]
+            yield run
+            left -= run.numel()
+            position = 0
+
+    def _block(self, std: float, mean: float) -> torch.Tensor:
+        if (std, mean) not in self._blocks:
+            self._blocks[std, mean] = self._normal.mul(std).add_(mean).to(self._dtype)
+        return self._blocks[std, mean]
 
 
 def write_safetensors(path: Path, plan: Sequence[Planned], noise: Noise) -> int:
@@ -90,13 +88,9 @@ def write_safetensors(path: Path, plan: Sequence[Planned], noise: Noise) -> int:
     with path.open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for planned in plan:
-            _write_values(file, planned, noise)
+            for run in noise.runs(planned):
+                file.write(run.view(torch.uint8).numpy().data)
     return offset
-
-
-def _write_values(file: BinaryIO, planned: Planned, noise: Noise) -> None:
-    for chunk in noise.chunks(planned):
-        file.write(chunk.view(torch.uint8).numpy().data)
 
 
 def write_weights(directory: Path, shape: Shape, noise: Noise, num_shards: int) -> int:
