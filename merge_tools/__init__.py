@@ -27,13 +27,17 @@ from merge_tools.errors import (
     UnsupportedBase,
     WriteFailed,
 )
+from merge_tools.forward import ForwardReport, ProbeResult, TaskForward, verify_forward
 from merge_tools.merge import MergeReport, merge
 from merge_tools.plan import MergePlan, plan_merge
 from merge_tools.source import Source, resolve_source
+from merge_tools.verify import CheckpointReport, VerifyReport, verify
 
 __all__ = [
     "AdapterConfigError",
+    "CheckpointReport",
     "CorruptShard",
+    "ForwardReport",
     "HubUnreachable",
     "MergeInterrupted",
     "MergePlan",
@@ -46,14 +50,19 @@ __all__ = [
     "OutputError",
     "OutputExists",
     "OutputLocked",
+    "ProbeResult",
     "Source",
     "SourceError",
     "SourceNotFound",
     "TaskError",
+    "TaskForward",
     "UnsupportedAdapter",
     "UnsupportedBase",
+    "VerifyReport",
     "WriteFailed",
     "merge",
     "plan_merge",
     "resolve_source",
+    "verify",
+    "verify_forward",
 ]

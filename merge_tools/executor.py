@@ -42,8 +42,8 @@ Progress = Callable[[int, int], None]
 class Sink(Protocol):
     """Where finished bytes go; called from several threads at once, in any order."""
 
-    def put(self, task: str | None, file: str, offset: int, data: Buffer) -> None:
-        """Takes bytes for a place in a file of one task, or of all tasks when `task` is None."""
+    def put(self, task: str | None, tensor: TensorPlan, first_byte: int, data: Buffer) -> None:
+        """Takes bytes of a tensor of one task, or of all tasks alike when `task` is None."""
 
 
 @dataclass(slots=True)
@@ -275,8 +275,8 @@ class _Run:
     def _put(
         self, task: str | None, tensor: TensorPlan, piece: Piece, out: Float[Tensor, " element"]
     ) -> None:
-        offset = tensor.offset + piece.first_element * self._plan.dtype.num_bytes
-        self._sink.put(task, tensor.file, offset, out.view(torch.uint8))
+        first_byte = piece.first_element * self._plan.dtype.num_bytes
+        self._sink.put(task, tensor, first_byte, out.view(torch.uint8))
 
     def _account(self, tensor: TensorPlan, tally: _Tally, num_bytes: int) -> None:
         with self._lock:

@@ -64,6 +64,8 @@ def adapter_problems(adapter: Adapter, base: Mapping[str, StoredTensor]) -> Iter
     yield from adapter.problems
     for module, pair in adapter.pairs.items():
         yield from _pair_problems(adapter.task, module, pair, base)
+        if f"{module}.weight" in adapter.replaced:
+            yield f"{adapter.task}: {module} is both adapted and replaced whole."
     for name, tensor in adapter.replaced.items():
         if name not in base:
             yield f"{adapter.task}: {tensor.name} replaces {name}, which the base does not have."

@@ -159,7 +159,7 @@ def read_shard(path: Path) -> dict[str, StoredTensor]:
         if start != position:
             raise CorruptShard(
                 f"{path}: the tensor {name} starts at byte {start} of the data, expected "
-                f"{position}: tensors overlap or leave a gap. Fetch the file again."
+                f"{position}: tensors overlap or leave a gap. Get a fresh copy."
             )
         tensors[name] = _stored(path, name, header[name], data_start + start, stop - start)
         position = stop
@@ -167,7 +167,7 @@ def read_shard(path: Path) -> dict[str, StoredTensor]:
         state = "truncated" if file_bytes < data_start + position else "longer than its header says"
         raise CorruptShard(
             f"{path} is {state}: got {file_bytes} bytes, expected {data_start + position}. "
-            "Fetch the file again."
+            "Get a fresh copy."
         )
     return tensors
 
@@ -187,7 +187,7 @@ def _read_header(path: Path) -> tuple[dict[str, object], int, int]:
             if len(prefix) < LENGTH_BYTES or header_bytes > limit:
                 raise CorruptShard(
                     f"{path} is truncated or not a safetensors file: its header should take "
-                    f"{header_bytes} bytes, the file has {file_bytes}. Fetch the file again."
+                    f"{header_bytes} bytes, the file has {file_bytes}. Get a fresh copy."
                 )
             text = file.read(header_bytes)
     except OSError as cause:
@@ -195,9 +195,9 @@ def _read_header(path: Path) -> tuple[dict[str, object], int, int]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as cause:
-        raise CorruptShard(f"{path} has a damaged header ({cause}). Fetch it again.") from cause
+        raise CorruptShard(f"{path} has a damaged header ({cause}). Get a fresh copy.") from cause
     if not isinstance(header, dict):
-        raise CorruptShard(f"{path} has a header that is no JSON object. Fetch the file again.")
+        raise CorruptShard(f"{path} has a header that is no JSON object. Get a fresh copy.")
     return header, LENGTH_BYTES + header_bytes, file_bytes
 
 
@@ -228,6 +228,6 @@ def _stored(path: Path, name: str, entry: object, offset: int, num_bytes: int) -
     if tensor.num_bytes != num_bytes:
         raise CorruptShard(
             f"{path}: {name} has {num_bytes} bytes, expected {tensor.num_bytes} for shape "
-            f"{tensor.shape} in {dtype.name}. Fetch the file again."
+            f"{tensor.shape} in {dtype.name}. Get a fresh copy."
         )
     return tensor

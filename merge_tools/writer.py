@@ -1,8 +1,8 @@
 """The sink that writes: positioned writes into preallocated files, pushed to disk as they come.
 
 Writes go through the page cache and are flushed behind the writers, because dirty pages that pile
-up stall every writer at once when the kernel's limit is reached. Deliberately knows no tensor and
-no task's meaning: it sees file names, offsets and bytes.
+up stall every writer at once when the kernel's limit is reached. Deliberately knows no arithmetic
+and no manifest: it sees places and bytes.
 """
 
 import os
@@ -17,6 +17,7 @@ from types import TracebackType
 from merge_tools.buffers import Buffer, bytes_of
 from merge_tools.errors import WriteFailed
 from merge_tools.layout import OutputFile
+from merge_tools.plan import TensorPlan
 
 __all__ = ["CheckpointWriter", "failures_named", "write_file"]
 
@@ -100,13 +101,13 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
                 target.write(0, memoryview(file.header))
         return self
 
-    def put(self, task: str | None, file: str, offset: int, data: Buffer) -> None:
+    def put(self, task: str | None, tensor: TensorPlan, first_byte: int, data: Buffer) -> None:
         """Writes bytes at their place; a task's own file may also hold what all tasks share."""
-        keys = [(task, file)]
-        if task is None and (None, file) not in self._targets:
-            keys = [(each, file) for each in self._directories]
+        keys = [(task, tensor.file)]
+        if task is None and (None, tensor.file) not in self._targets:
+            keys = [(each, tensor.file) for each in self._directories]
         for key in keys:
-            self._targets[key].write(offset, bytes_of(data))
+            self._targets[key].write(tensor.offset + first_byte, bytes_of(data))
 
     def finish(self, *, link: bool) -> None:
         """Waits until everything is on disk, and gives every task the shared files."""
