@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from merge_tools import merge, plan_merge, resolve_source
 
+from merge_tools import merge, plan_merge, resolve_source
 from serving import Embedder
 from serving.engine.fake import FakeEngine
 from serving.manifest import find_tasks

@@ -1,0 +1,137 @@
+"""Items per second of a task: polyvec, the published vLLM recipe, and transformers with unmerged adapters.
+
+    python -m benchmarks.throughput --source CHECKPOINT --merged OUT --task retrieval
+
+Every contender runs alone, in a process of its own, over the same texts and pages, and goes from Python
+strings and decoded images to vectors in memory. What is measured is one call over all items of a
+workload, after a warm-up call, several times; the table gives medians and the distance to the limit,
+which is the model's arithmetic at the speed of a large matrix product measured in the same run.
+It deliberately knows nothing of polyvec's insides.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.card import Card, format_card, make_card
+from benchmarks.contenders import CONTENDERS
+from benchmarks.flops import read_flops
+from benchmarks.limits import matmul_flops_per_s
+from benchmarks.workloads import WORKLOADS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender on one workload.
+
+    Attributes:
+        seconds: wall time of each counted call.
+        items_per_s: items over the median of `seconds`.
+        of_limit: arithmetic done per second over that of a bare matrix product; 0 to 1.
+    """
+
+    contender: str
+    workload: str
+    num_items: int
+    tokens_per_item: int
+    seconds: list[float]
+    items_per_s: float
+    of_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of the benchmark."""
+
+    card: Card
+    shape: str
+    task: str
+    matmul_flops_per_s: float
+    rows: list[Row]
+
+
+def main() -> None:
+    """Run every contender and print the card, the table and one line of JSON."""
+    options = _parse()
+    if options.child is not None:
+        print(json.dumps(CONTENDERS[options.child](options)))
+        return
+    card = make_card()
+    print(format_card(card))
+    limit = matmul_flops_per_s()
+    print(f"limit        {limit / 1e12:.1f} TFLOP/s, bf16 matrix product of 8192 x 8192")
+    rows: list[Row] = []
+    for contender in options.contender:
+        rows += _run(contender, options, limit)
+        for row in rows:
+            if row.contender == contender:
+                print(_line(row), flush=True)
+    result = Result(card, options.shape, options.task, limit, rows)
+    line = json.dumps(asdict(result))
+    if options.out is not None:
+        options.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+def _run(contender: str, options: argparse.Namespace, limit: float) -> list[Row]:
+    command = [sys.executable, "-m", "benchmarks.throughput", *sys.argv[1:], "--child", contender]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
+        return []
+    measured: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    flops = read_flops(options.merged / options.task)
+    rows = []
+    for name, seconds in measured.items():
+        workload = WORKLOADS[name]
+        num_items = workload.num_items(options.scale)
+        per_item = (
+            flops.image(workload.num_tokens, workload.num_tokens - 11)
+            if workload.is_page
+            else flops.text(workload.num_tokens)
+        )
+        rate = num_items / statistics.median(seconds)
+        rows.append(
+            Row(
+                contender,
+                name,
+                num_items,
+                workload.num_tokens,
+                seconds,
+                items_per_s=rate,
+                of_limit=rate * per_item / limit,
+            )
+        )
+    return rows
+
+
+def _line(row: Row) -> str:
+    spread = f"{min(row.seconds):.2f}-{max(row.seconds):.2f} s"
+    return (
+        f"{row.contender:<22} {row.workload:<14} {row.items_per_s:>10.1f} items/s"
+        f" {row.items_per_s * row.tokens_per_item:>12.0f} tokens/s"
+        f" {row.of_limit:>7.1%} of the limit   ({row.num_items} items, {spread})"
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", type=Path, required=True, help="checkpoint with its adapters")
+    parser.add_argument("--merged", type=Path, required=True, help="what polyvec merge wrote of it")
+    parser.add_argument("--task", default="retrieval")
+    parser.add_argument("--shape", default="full", help="name of the shape, for the record")
+    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--scale", type=float, default=1.0, help="items, times this")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
