@@ -67,7 +67,7 @@ class TaskForward:
     probes: tuple[ProbeResult, ...]
 
     @property
-    def is_ok(self) -> bool:
+    def passed(self) -> bool:
         """Whether every probe stays within the bounds; NaN does not."""
         return bool(self.probes) and all(
             probe.pooled_distance <= self.pooled_bound
@@ -83,9 +83,25 @@ class ForwardReport:
     tasks: tuple[TaskForward, ...]
 
     @property
-    def is_ok(self) -> bool:
+    def passed(self) -> bool:
         """Whether every checkpoint computes what its unmerged adapter computes."""
-        return bool(self.tasks) and all(task.is_ok for task in self.tasks)
+        return bool(self.tasks) and all(task.passed for task in self.tasks)
+
+    def describe(self) -> str:
+        """The report as text for a terminal; distances are 1 - cosine."""
+        lines = []
+        for task in self.tasks:
+            lines.append(
+                f"{'ok    ' if task.passed else 'FAILED'}  {task.task} ({task.dtype}; bounds: pooled "
+                f"{task.pooled_bound:g}, worst token {task.worst_token_bound:g})"
+            )
+            lines += [
+                f"  {probe.probe:14} {probe.num_tokens:4} tokens  max |difference| "
+                f"{probe.max_abs_difference:.1e}  pooled {probe.pooled_distance:.1e}  worst token "
+                f"{probe.worst_token_distance:.1e}"
+                for probe in task.probes
+            ]
+        return "\n".join(lines)
 
 
 def verify_forward(

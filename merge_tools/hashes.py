@@ -32,14 +32,18 @@ def known_hash(path: Path, root: Path) -> str | None:
     return None
 
 
-def check_known_hashes(root: Path) -> None:
-    """Compares every weight file under `root` with its recorded sha256.
+def check_known_hashes(root: Path, *, download: Path) -> None:
+    """Compares every weight file in `root` with its recorded sha256.
+
+    Args:
+        root: the directory whose weights are checked.
+        download: the directory that was downloaded, `root` or one above it.
 
     Raises:
         CorruptShard: a file differs.
         SourceError: nothing recorded a hash, so there is nothing to check against.
     """
-    hashes = {path: known_hash(path, root) for path in sorted(root.rglob("*.safetensors"))}
+    hashes = {path: known_hash(path, download) for path in sorted(root.glob("*.safetensors"))}
     if not any(hashes.values()):
         raise SourceError(
             f"No sha256 is recorded for any weight file in {root}: only downloads made by "

@@ -76,12 +76,12 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecord:
-    """The adapter, with the rank, alpha and scale that adapter_config.json gives by default."""
+    """The adapter; rank, alpha and scale where all modules share them, else None."""
 
     name: str
-    rank: int
-    alpha: float
-    scale: float
+    rank: int | None
+    alpha: float | None
+    scale: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +208,9 @@ def _merge(file: JsonObject) -> MergeRecord:
         source=SourceRecord(source.text("name"), source.optional_text("revision")),
         adapter=AdapterRecord(
             adapter.text("name"),
-            adapter.integer("rank"),
-            adapter.number("alpha"),
-            adapter.number("scale"),
+            adapter.integer("rank") if "rank" in adapter else None,
+            adapter.number("alpha") if "alpha" in adapter else None,
+            adapter.number("scale") if "scale" in adapter else None,
         ),
         num_touched=file.integer("num_touched"),
         num_untouched=file.integer("num_untouched"),

@@ -40,6 +40,20 @@ class MergeReport:
     seconds: float
     was_finished: bool
 
+    def describe(self) -> str:
+        """The report as text for a terminal."""
+        lines = [f"{path} ({self.dtype})" for path in self.checkpoints]
+        if self.was_finished:
+            lines.append(
+                "An earlier run was cut off after its work was done; this one finished it."
+            )
+        else:
+            lines.append(
+                f"read {self.bytes_read / 1e9:.3f} GB, wrote {self.bytes_written / 1e9:.3f} GB, "
+                f"linked {self.bytes_linked / 1e9:.3f} GB in {self.seconds:.1f} s"
+            )
+        return "\n".join(lines)
+
 
 def merge(
     plan: MergePlan,

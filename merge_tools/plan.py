@@ -14,6 +14,7 @@ from merge_tools.architecture import LM_HEAD, is_projector
 from merge_tools.base_config import BaseConfig, read_base_config
 from merge_tools.dtypes import DType, dtype_named
 from merge_tools.errors import MismatchError, UnsupportedBase
+from merge_tools.hashes import check_known_hashes
 from merge_tools.inputs import find_inputs
 from merge_tools.layout import OutputFile, TensorShape, index_json, lay_out, one_file
 from merge_tools.matching import adapter_problems, base_problems
@@ -105,6 +106,7 @@ def plan_merge(
     dtype: str | None = None,
     adapters: Mapping[str, Path] | None = None,
     base: str | Path | None = None,
+    check_hashes: bool = False,
 ) -> MergePlan:
     """Reads all headers and configurations and decides the merge.
 
@@ -115,11 +117,18 @@ def plan_merge(
         dtype: "bfloat16", "float16" or "float32" for the output; None is the base's own.
         adapters: task name to PEFT LoRA directory.
         base: the base model, where the source does not bring it or names it wrongly.
+        check_hashes: also compare every weight file with the sha256 that its download from the hub
+            recorded, which reads everything once.
 
     Raises:
         SourceError: of the kind that the input is refused for. MismatchError carries all misfits.
     """
     inputs = find_inputs(source, tasks=tasks, adapters=adapters, base=base)
+    if check_hashes:
+        for root in sorted({inputs.base.root, *(adapter.directory for adapter in inputs.adapters)}):
+            check_known_hashes(
+                root, download=source.root if root.is_relative_to(source.root) else root
+            )
     config = read_base_config(inputs.base.root)
     checkpoint = read_checkpoint(inputs.base.root)
     by_name, notes = _by_canonical_name(checkpoint, config)

@@ -30,7 +30,7 @@ def probe_inputs(checkpoint: Path, manifest: Manifest) -> Mapping[str, Inputs]:
     """The probes by name, as the model takes them, batched by one."""
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
     prompt = manifest.prompts[manifest.default_prompt]
     inputs: dict[str, Inputs] = {}
     for number, text in enumerate(_TEXTS):

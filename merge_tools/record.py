@@ -3,7 +3,9 @@
 Deliberately computes no digest of a weight and writes no file.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import TypeVar
 
 from merge_tools.adapter import Adapter
 from merge_tools.base_config import JINA
@@ -29,6 +31,8 @@ from merge_tools.names import PROJECTOR
 from merge_tools.plan import PROJECTOR_FILE, MergePlan
 
 __all__ = ["manifest_of"]
+
+Number = TypeVar("Number", int, float)
 
 
 def manifest_of(plan: MergePlan, adapter: Adapter, digests: Digests) -> Manifest:
@@ -75,7 +79,7 @@ def _model_name(plan: MergePlan) -> str:
 
 
 def _merge_record(plan: MergePlan, adapter: Adapter) -> MergeRecord:
-    config = adapter.config
+    config, pairs = adapter.config, list(adapter.pairs.values())
     touched = sum(
         adapter.task in tensor.deltas or adapter.task in tensor.replacements
         for tensor in plan.tensors
@@ -83,10 +87,20 @@ def _merge_record(plan: MergePlan, adapter: Adapter) -> MergeRecord:
     return MergeRecord(
         formula=FORMULA,
         source=SourceRecord(plan.base.name, plan.base.revision),
-        adapter=AdapterRecord(adapter.name, config.rank, config.alpha, config.scale_of("")),
+        adapter=AdapterRecord(
+            adapter.name,
+            _shared([pair.rank for pair in pairs]),
+            _shared([config.alpha_of(pair.module) for pair in pairs]),
+            _shared([pair.scale for pair in pairs]),
+        ),
         num_touched=touched,
         num_untouched=len(plan.tensors) - touched,
     )
+
+
+def _shared(values: Sequence[Number]) -> Number | None:
+    """The one value that all have, or None."""
+    return values[0] if values and len(set(values)) == 1 else None
 
 
 def _tensors(plan: MergePlan, task: str, digests: Digests) -> dict[str, TensorRecord]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge_tools.errors import HubUnreachable, SourceError, SourceNotFound
-from merge_tools.hashes import check_known_hashes, recorded_commit
+from merge_tools.hashes import recorded_commit
 
 __all__ = ["Source", "resolve_source"]
 
@@ -33,37 +33,28 @@ class Source:
         return self.name.rpartition("/")[2]
 
 
-def resolve_source(
-    source: str | Path, *, revision: str | None = None, check_hashes: bool = False
-) -> Source:
+def resolve_source(source: str | Path, *, revision: str | None = None) -> Source:
     """Finds a checkpoint on this machine or fetches it from the hub.
 
     Args:
         source: a directory, or a hub id such as "jinaai/jina-embeddings-v4".
         revision: a branch, tag or commit of a hub id; None is the default branch. Either way the
             commit it stood for is recorded.
-        check_hashes: compare every weight file with the sha256 that its download recorded. Reads
-            everything once.
 
     Raises:
         SourceNotFound: neither a directory nor a repository or revision on the hub.
         HubUnreachable: it looks like a hub id, and the hub does not answer.
-        CorruptShard: a file differs from its recorded hash.
-        SourceError: a revision was given for a directory, or check_hashes found no hash to check.
+        SourceError: a revision was given for a directory.
     """
     path = Path(source).expanduser()
     if path.exists():
-        found = _local(path, revision)
-    elif isinstance(source, str) and _HUB_ID.fullmatch(source) and ".." not in source:
-        found = _from_hub(source, revision)
-    else:
-        raise SourceNotFound(
-            f"{source} does not exist, and it cannot be a hub id (owner/name). "
-            "Check the path for a typing error."
-        )
-    if check_hashes:
-        check_known_hashes(found.root)
-    return found
+        return _local(path, revision)
+    if isinstance(source, str) and _HUB_ID.fullmatch(source) and ".." not in source:
+        return _from_hub(source, revision)
+    raise SourceNotFound(
+        f"{source} does not exist, and it cannot be a hub id (owner/name). "
+        "Check the path for a typing error."
+    )
 
 
 def _local(path: Path, revision: str | None) -> Source:

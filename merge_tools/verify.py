@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge_tools.comparing import compare_with_source
-from merge_tools.errors import NotACheckpoint
+from merge_tools.errors import NUM_PROBLEMS_SHOWN, NotACheckpoint
 from merge_tools.executor import Progress
 from merge_tools.integrity import DigestCache, check_integrity
 from merge_tools.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -38,9 +38,26 @@ class VerifyReport:
     against_source: bool
 
     @property
-    def is_ok(self) -> bool:
+    def passed(self) -> bool:
         """Whether nothing was found wrong anywhere."""
         return not any(checkpoint.problems for checkpoint in self.checkpoints)
+
+    def describe(self) -> str:
+        """The report as text for a terminal."""
+        how = "computed again from the source" if self.against_source else "against their digests"
+        lines = []
+        for checkpoint in self.checkpoints:
+            if checkpoint.problems:
+                lines.append(f"FAILED  {checkpoint.task} ({checkpoint.path})")
+                lines += [f"  - {problem}" for problem in checkpoint.problems[:NUM_PROBLEMS_SHOWN]]
+                num_hidden = len(checkpoint.problems) - NUM_PROBLEMS_SHOWN
+                lines += [f"  … and {num_hidden} more"] * (num_hidden > 0)
+            else:
+                lines.append(
+                    f"ok      {checkpoint.task}: {checkpoint.num_tensors} tensors and "
+                    f"{checkpoint.num_files} files, {how}"
+                )
+        return "\n".join(lines)
 
 
 def verify(
