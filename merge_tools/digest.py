@@ -63,7 +63,7 @@ def pieces_of(shape: tuple[int, ...]) -> Sequence[Piece]:
 def split_rows(num_rows: int, columns: int, max_elements: int) -> Sequence[tuple[int, int]]:
     """(first row, number of rows) of consecutive runs that respect the multiple of 16."""
     step = max(max_elements // max(columns, 1) // ROW_MULTIPLE, 1) * ROW_MULTIPLE
-    firsts = list(range(0, num_rows, step))
+    firsts = list(range(0, max(num_rows, 1), step))
     if len(firsts) > 1 and num_rows - firsts[-1] < ROW_MULTIPLE:
         firsts.pop()
     stops = [*firsts[1:], num_rows]

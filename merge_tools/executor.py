@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import xxhash
@@ -39,6 +39,7 @@ POLL_S = 0.1
 Progress = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where finished bytes go; called from several threads at once, in any order."""
 

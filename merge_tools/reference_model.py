@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Output", "load_merged", "load_with_adapter"]
 
 
+@runtime_checkable
 class Output(Protocol):
     """What a forward pass returns."""
 
     last_hidden_state: Tensor
 
 
+@runtime_checkable
 class Model(Protocol):
     """The part of a loaded model that is used: the stack below the language-model head."""
 
@@ -39,6 +41,7 @@ class Model(Protocol):
         """Runs a forward pass."""
 
 
+@runtime_checkable
 class _LoadResult(Protocol):
     """What PEFT says of a loaded state."""
 
