@@ -218,14 +218,13 @@ class _Run:
         self, tensor: TensorPlan, piece: Piece, values: Float[Tensor, " element"], ws: _Workspace
     ) -> bytes:
         dtype = self._plan.dtype
-        is_same = tensor.base.dtype == dtype
-        out = values if is_same else _typed(ws.outputs[0], piece.num_elements, dtype)
+        # Copied even when the dtype stays: input buffers are not aligned as direct writes need it.
+        out = _typed(ws.outputs[0], piece.num_elements, dtype)
         for first in range(0, piece.num_elements, BLOCK_ELEMENTS):
             block = values[first : first + BLOCK_ELEMENTS]
             wide = ws.base[: block.numel()].copy_(block)
             _require_fit(wide, tensor, dtype, None)
-            if not is_same:
-                out[first : first + BLOCK_ELEMENTS].copy_(wide)
+            out[first : first + BLOCK_ELEMENTS].copy_(wide)
         self._put(None, tensor, piece, out)
         return _xxh3(out)
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merge_tools.buffers import Buffer, allocate, bytes_of
+from merge_tools.direct import open_direct
 from merge_tools.errors import CorruptShard
 from merge_tools.shards import StoredTensor
 
@@ -114,10 +115,7 @@ class Reader(AbstractContextManager["Reader"]):
     def _direct_fd(self, path: Path) -> int | None:
         with self._lock:
             if path not in self._direct:
-                try:
-                    self._direct[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-                except OSError:
-                    self._direct[path] = None  # tmpfs and some network file systems
+                self._direct[path] = open_direct(path, os.O_RDONLY)
             return self._direct[path]
 
     def __exit__(

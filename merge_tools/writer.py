@@ -15,8 +15,9 @@ from threading import Lock
 from types import TracebackType
 
 from merge_tools.buffers import Buffer, bytes_of
+from merge_tools.direct import open_direct, reserve
 from merge_tools.errors import WriteFailed
-from merge_tools.layout import OutputFile
+from merge_tools.layout import PAGE_BYTES, OutputFile
 from merge_tools.plan import TensorPlan
 
 __all__ = ["CheckpointWriter", "failures_named", "write_file"]
@@ -50,7 +51,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 class _Target:
-    """One open output file."""
+    """One open output file, written directly where it can be and through the cache elsewhere."""
 
     def __init__(self, path: Path, file: OutputFile) -> None:
         self.path = path
@@ -58,29 +59,43 @@ class _Target:
         self._behind: deque[tuple[int, int]] = deque()
         self._lock = Lock()
         with failures_named(path, self.num_bytes):
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            os.ftruncate(self.fd, self.num_bytes)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._direct_fd = open_direct(path, os.O_RDWR)
+            reserve(self._fd, self.num_bytes)
 
-    def write(self, offset: int, data: memoryview) -> None:
+    def write(self, offset: int, data: memoryview, address: int) -> None:
         with failures_named(self.path, self.num_bytes):
-            done = 0
-            while done < len(data):
-                done += os.pwrite(self.fd, data[done:], offset + done)
-            self._push(offset, len(data))
+            is_aligned = not (offset | len(data) | address) % PAGE_BYTES
+            if self._direct_fd is not None and is_aligned:
+                _write_all(self._direct_fd, offset, data)
+            else:
+                _write_all(self._fd, offset, data)
+                self._push(offset, len(data))
 
     def _push(self, offset: int, num_bytes: int) -> None:
         """Starts writing the range out, and drops a range that was started some writes ago."""
         # On Linux this advice begins the write-back of dirty pages and drops clean ones.
-        os.posix_fadvise(self.fd, offset, num_bytes, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(self._fd, offset, num_bytes, os.POSIX_FADV_DONTNEED)
         with self._lock:
             self._behind.append((offset, num_bytes))
             old = self._behind.popleft() if len(self._behind) > NUM_RANGES_BEHIND else None
         if old is not None:
-            os.posix_fadvise(self.fd, *old, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._fd, *old, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         with failures_named(self.path, self.num_bytes):
-            os.fsync(self.fd)
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+        if self._direct_fd is not None:
+            os.close(self._direct_fd)
+
+
+def _write_all(fd: int, offset: int, data: memoryview) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
 
 
 class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
@@ -98,7 +113,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
             for task, directory in places.items():
                 target = _Target(directory / file.name, file)
                 self._targets[task, file.name] = target
-                target.write(0, memoryview(file.header))
+                target.write(0, memoryview(file.header), address=1)
         return self
 
     def put(self, task: str | None, tensor: TensorPlan, first_byte: int, data: Buffer) -> None:
@@ -107,7 +122,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         if task is None and (None, tensor.file) not in self._targets:
             keys = [(each, tensor.file) for each in self._directories]
         for key in keys:
-            self._targets[key].write(tensor.offset + first_byte, bytes_of(data))
+            self._targets[key].write(tensor.offset + first_byte, bytes_of(data), data.data_ptr())
 
     def finish(self, *, link: bool) -> None:
         """Waits until everything is on disk, and gives every task the shared files."""
@@ -129,7 +144,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         trace: TracebackType | None,
     ) -> None:
         for target in self._targets.values():
-            os.close(target.fd)
+            target.close()
 
 
 def _copy(source: Path, target: Path) -> None:
