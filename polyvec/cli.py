@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from polyvec.cli_demo import demo
 from polyvec.cli_encode import encode
 from polyvec.cli_merge import merge, verify
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(merge)
 app.command()(verify)
 app.command()(encode)
+app.command()(demo)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """Stop vLLM so that nothing of it is left: its processes wait for each other, and a slow one is killed."""
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import psutil
+
+from serving.engine.thread import in_own_thread
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -18,7 +19,7 @@ async def stop(llm: "AsyncLLM") -> None:
     if llm.output_handler is not None:
         # It would report the processes' wanted end as an engine's death.
         llm.output_handler.cancel()
-    await asyncio.to_thread(_stop, llm, ours)
+    await in_own_thread(lambda: _stop(llm, ours))
 
 
 def _stop(llm: "AsyncLLM", ours: list[psutil.Process]) -> None:

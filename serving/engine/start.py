@@ -4,13 +4,13 @@ Every option here is decided for embedding; its reason stands beside it. Importi
 no vLLM; starting does, and takes most of a minute on two cores.
 """
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engine.environment import children_without_main, variables
 from serving.engine.external import load_pooler
+from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
 from serving.errors import CheckpointError, EngineStartError
 from serving.manifest import Manifest, read_manifest
@@ -40,7 +40,7 @@ async def start_engine(
     """
     manifest = read_manifest(directory)
     pooler = load_pooler(directory, manifest)
-    llm = await asyncio.to_thread(_start_llm, directory, manifest, settings, num_engines)
+    llm = await in_own_thread(lambda: _start_llm(directory, manifest, settings, num_engines))
     return VllmEngine(llm, pooler, settings)
 
 

@@ -79,7 +79,10 @@ class VllmEngine:
         llm, self._running = self._running, None
         if llm is not None:
             await stop(llm)
+            # It is part of reference cycles, which vLLM may have frozen; what it holds is large, and
+            # complains when it is torn down with the interpreter.
             del llm
+            gc.unfreeze()
             gc.collect()
 
     @property

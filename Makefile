@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first target makes from the package index alone.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+EXTRAS ?= cpu,dev
+CHECKPOINT ?= tests/golden/jina-v4-mini
+BIN := .venv/bin
+READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
+comma := ,
+
+.PHONY: help demo test test-fast check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       merge, verify, load and embed; ends with a table and a picture"
+	@echo "make test       every test, real engines included"
+	@echo "make test-fast  the tests that start no engine"
+	@echo "make check      format, lint, types, import contracts"
+	@echo "make bench      the benchmarks (long; needs 40 GB of disk)"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/polyvec demo $(CHECKPOINT) --out .demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not engine"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.merge --workdir .bench
+
+clean:
+	rm -rf .venv .demo .bench
