@@ -40,7 +40,7 @@ class JsonObject:
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, "a number", value)
-        return value
+        return float(value)
 
     def text(self, name: str, default: str | None = None) -> str:
         """A string; without a default the field is required."""
