@@ -55,7 +55,7 @@ def vllm_recipe(options: argparse.Namespace) -> dict[str, list[float]]:
     llm = LLM(
         model=str(checkpoint),
         runner="pooling",
-        pooler_config=PoolerConfig(pooling_type="ALL", use_activation=False),
+        pooler_config=PoolerConfig(task="token_embed", pooling_type="ALL", use_activation=False),
         max_model_len=32768,
         max_num_batched_tokens=8192,
         limit_mm_per_prompt={"image": 1, "video": 0},
@@ -63,8 +63,10 @@ def vllm_recipe(options: argparse.Namespace) -> dict[str, list[float]]:
         mm_processor_cache_gb=0,
         disable_log_stats=True,
         enforce_eager=not torch.cuda.is_available(),
+        kv_cache_memory_bytes=None if torch.cuda.is_available() else 4 * 2**30,
     )
-    start, end = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
+    start: int = tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    end: int = tokenizer.convert_tokens_to_ids("<|vision_end|>")
     template = _template()
     projector = _projector(checkpoint)
 
@@ -100,15 +102,15 @@ def transformers(options: argparse.Namespace) -> dict[str, list[float]]:
 
     checkpoint = options.merged / options.task
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16)
     lora = LoraConfig(
         r=32,
         lora_alpha=32,
         target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         init_lora_weights=False,
     )
-    model = get_peft_model(model.model, lora).to(device=device, dtype=torch.bfloat16).eval()
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = get_peft_model(base.model, lora).to(device=device, dtype=torch.bfloat16).eval()
+    processor: Any = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
     template = _template()
     projector = [part.to(device) for part in _projector(checkpoint)]
 

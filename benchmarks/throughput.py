@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def main() -> None:
     """Run every contender and print the card, the table and one line of JSON."""
     options = _parse()
     if options.child is not None:
-        print(json.dumps(CONTENDERS[options.child](options)))
+        measured = CONTENDERS[options.child](options)
+        options.child_out.write_text(json.dumps(measured), encoding="utf-8")
         return
     card = make_card()
     print(format_card(card))
@@ -78,12 +80,19 @@ def main() -> None:
 
 
 def _run(contender: str, options: argparse.Namespace, limit: float) -> list[Row]:
-    command = [sys.executable, "-m", "benchmarks.throughput", *sys.argv[1:], "--child", contender]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
-        return []
-    measured: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as scratch:
+        # Engines print what they like; the result does not stand among it.
+        out = Path(scratch) / "seconds.json"
+        command = [sys.executable, "-m", "benchmarks.throughput", *sys.argv[1:]]
+        done = subprocess.run(
+            [*command, "--child", contender, "--child-out", str(out)],
+            stdout=sys.stderr,
+            check=False,
+        )
+        if done.returncode != 0:
+            print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
+            return []
+        measured: dict[str, list[float]] = json.loads(out.read_text(encoding="utf-8"))
     flops = read_flops(options.merged / options.task)
     rows = []
     for name, seconds in measured.items():
@@ -130,6 +139,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--child-out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
