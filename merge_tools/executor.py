@@ -26,6 +26,7 @@ from merge_tools.errors import NonFiniteError
 from merge_tools.factors import FactorCache, Factors
 from merge_tools.plan import MergePlan, TensorPlan
 from merge_tools.reading import Reader
+from merge_tools.shards import StoredTensor
 from merge_tools.values import all_fit
 
 __all__ = ["Digests", "Progress", "Sink", "execute"]
@@ -71,37 +72,32 @@ class _Workspace:
     """One worker's buffers."""
 
     def __init__(self, plan: MergePlan, group: int) -> None:
-        pieces = [(t, max(p.num_elements for p in pieces_of(t.base.shape))) for t in plan.tensors]
-        num_elements = max(count for _, count in pieces)
-        num_bytes = max(count * t.base.dtype.num_bytes for t, count in pieces)
-        blocks = [_block_elements(t.base.shape) for t in plan.tensors]
-        self.input = allocate(Reader.buffer_bytes(num_bytes))
-        self.saved = allocate(
-            Reader.buffer_bytes(
-                max(
-                    (
-                        max(p.num_elements for p in pieces_of(s.shape)) * s.dtype.num_bytes
-                        for t in plan.tensors
-                        for s in t.replacements.values()
-                    ),
-                    default=0,
-                )
-            )
-        )
-        out_bytes = num_elements * plan.dtype.num_bytes
+        saved = [tensor for each in plan.tensors for tensor in each.replacements.values()]
+        out_bytes = max(_piece_elements(t.base) for t in plan.tensors) * plan.dtype.num_bytes
+        block = max(BLOCK_ELEMENTS, *(_block_elements(t.base.shape) for t in plan.tensors))
+        self.input = allocate(_read_bytes([tensor.base for tensor in plan.tensors]))
+        self.saved = allocate(_read_bytes(saved))
         self.outputs = [allocate(out_bytes) for _ in range(group)]
-        self.base = allocate(max(blocks) * 4).view(torch.float32)
-        self.result = allocate(max(blocks) * 4).view(torch.float32)
+        self.base = allocate(block * 4).view(torch.float32)
+        self.result = allocate(block * 4).view(torch.float32)
+
+
+def _read_bytes(tensors: Sequence[StoredTensor]) -> int:
+    """The buffer that reading any piece of any of these tensors needs."""
+    sizes = (_piece_elements(tensor) * tensor.dtype.num_bytes for tensor in tensors)
+    return Reader.buffer_bytes(max(sizes, default=0))
+
+
+def _piece_elements(tensor: StoredTensor) -> int:
+    return max(piece.num_elements for piece in pieces_of(tensor.shape))
 
 
 def _block_elements(shape: tuple[int, ...]) -> int:
-    piece = pieces_of(shape)[0]
-    runs = [
-        run
+    return max(
+        num_rows * piece.columns
         for piece in pieces_of(shape)
-        for run in split_rows(piece.num_rows, piece.columns, BLOCK_ELEMENTS)
-    ]
-    return max(count for _, count in runs) * piece.columns
+        for _, num_rows in split_rows(piece.num_rows, piece.columns, BLOCK_ELEMENTS)
+    )
 
 
 def execute(
@@ -164,7 +160,8 @@ class _Run:
         self._lock = Lock()
         self._jobs = self._all_jobs()
         self._tallies: dict[str, _Tally] = {}
-        fitting = OUTPUT_BYTES_PER_WORKER // (max_piece_bytes(plan) or 1)
+        piece_bytes = max(_piece_elements(t.base) for t in plan.tensors) * plan.dtype.num_bytes
+        fitting = OUTPUT_BYTES_PER_WORKER // max(piece_bytes, 1)
         self._group = max(1, min(len(plan.tasks), fitting))
 
     def work(self) -> None:
@@ -289,12 +286,6 @@ class _Run:
                 self.digests.outputs[tensor.name, task] = combined(digests)
             if tensor.is_touched:
                 self.digests.sources[tensor.name] = combined(tally.source)
-
-
-def max_piece_bytes(plan: MergePlan) -> int:
-    """Size of the largest piece in the output's dtype."""
-    counts = (p.num_elements for t in plan.tensors for p in pieces_of(t.base.shape))
-    return max(counts) * plan.dtype.num_bytes
 
 
 def _merge_block(

@@ -1,10 +1,12 @@
 """Checkpoints that several tests only read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.synthetic import SHAPES, build
 from tests.merge.builders import copy_golden, save_qwen_base
 
 
@@ -18,3 +20,11 @@ def mini(tmp_path: Path) -> Path:
 def qwen_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain Qwen2.5-VL in bfloat16; not to be changed."""
     return save_qwen_base(tmp_path_factory.mktemp("qwen") / "base", torch.bfloat16)
+
+
+@pytest.fixture(scope="session")
+def larger_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 MB with tensors of more than one block, in jina-embeddings-v4's layout."""
+    out = tmp_path_factory.mktemp("larger") / "source"
+    build(out, replace(SHAPES["small"], hidden=512, heads=4, layers=6, intermediate=1408))
+    return out

@@ -1,0 +1,437 @@
+"""What goes wrong on real machines: kills, full disks, damaged files, two runs at once.
+
+After each: nothing that looks finished, a message that says what to do, and the next run works.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from merge_tools import (
+    CorruptShard,
+    MergeInterrupted,
+    MergeToolsError,
+    NonFiniteError,
+    OutputLocked,
+    SourceError,
+    SourceNotFound,
+    WriteFailed,
+    merge,
+    plan_merge,
+    resolve_source,
+    verify,
+)
+from merge_tools.plan import MergePlan
+from merge_tools.staging import COMMIT_FILE, LOCK_FILE, STAGING_DIRECTORY, Staging
+from tests.merge.builders import TASKS, files_under
+from tests.paths import GOLDEN_CHECKPOINT
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def plan(source: Path = GOLDEN_CHECKPOINT) -> MergePlan:
+    return plan_merge(resolve_source(source))
+
+
+def assert_next_run_works(out: Path, source: Path = GOLDEN_CHECKPOINT) -> None:
+    merge(plan(source), out)
+    assert sorted(path.name for path in out.iterdir()) == sorted(TASKS)
+    assert verify(out).passed
+
+
+# --- kills -------------------------------------------------------------------------------------
+
+
+def killed(source: Path, out: Path, number: int, delays_s: list[float]) -> list[dict[str, object]]:
+    command = [sys.executable, "-m", "tests.merge.killed", str(source), str(out), str(number)]
+    result = subprocess.run(
+        [*command, *(f"{delay:.4f}" for delay in delays_s)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_after_sigkill_at_any_of_twenty_points_nothing_looks_finished_and_the_next_run_works(
+    larger_source: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    delays_s = [chance.uniform(0.01, 0.25) for _ in range(20)]
+    runs = killed(larger_source, tmp_path / "out", signal.SIGKILL, delays_s)
+    assert len(runs) == 20
+    for run in runs:
+        assert run["whole"], run
+        assert run["rerun_code"] in (0, None), run
+        assert run["after"] == sorted(TASKS), run
+        assert run["after_passed"], run
+    num_inside = sum(run["code"] == -signal.SIGKILL for run in runs)
+    assert num_inside >= 5, "too few kills fell inside a merge to show anything"
+
+
+def test_sigterm_leaves_nothing_behind_and_says_so(larger_source: Path, tmp_path: Path) -> None:
+    runs = killed(larger_source, tmp_path / "out", signal.SIGTERM, [0.05, 0.08, 0.12])
+    inside = [run for run in runs if run["code"] == 1]
+    assert inside
+    for run in inside:
+        assert run["left"] in ([], sorted(TASKS))
+        assert not run["hidden"]
+
+
+def test_an_interrupt_during_the_merge_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge(plan(), tmp_path / "deep" / "out", progress=interrupt)
+    assert not (tmp_path / "deep").exists()
+    assert_next_run_works(tmp_path / "deep" / "out")
+
+
+def test_sigterm_in_this_process_is_an_error_and_the_handler_is_put_back(tmp_path: Path) -> None:
+    def terminate(_done: int, _total: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(MergeInterrupted, match="nothing was left behind"):
+        merge(plan(), tmp_path / "out", progress=terminate)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / "out").exists()
+
+
+class Stop(Exception):  # noqa: N818 - stands for a kill
+    """Raised where a test wants a run to end without clearing up."""
+
+
+@pytest.mark.parametrize("num_renamed", [0, 1, 2, 3])
+def test_a_run_killed_between_renames_is_finished_by_the_next(
+    num_renamed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    kill_after_renames(out, num_renamed, monkeypatch)
+    assert (out / STAGING_DIRECTORY / COMMIT_FILE).exists()
+    present = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+    assert len(present) == num_renamed
+    assert all(verify(out / name).passed for name in present)
+
+    report = merge(plan(), out)
+    assert report.was_finished
+    assert "cut off" in report.describe()
+    assert sorted(path.name for path in out.iterdir()) == sorted(TASKS)
+    assert verify(out, source=resolve_source(GOLDEN_CHECKPOINT)).passed
+
+
+def kill_after_renames(out: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves OUT as a kill between two renames does."""
+    real = Path.rename
+    seen = 0
+
+    def rename(self: Path, target: Path) -> Path:
+        nonlocal seen
+        if self.name in TASKS:
+            if seen == count:
+                raise Stop
+            seen += 1
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        if count == len(TASKS):
+            # Dies after the last rename, before the staging directory is removed.
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            merge(plan(), out)
+        else:
+            with pytest.raises(Stop):
+                merge(plan(), out)
+
+
+def test_what_a_killed_run_left_does_not_stop_a_different_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    kill_after_renames(out, 1, monkeypatch)
+    different = plan_merge(resolve_source(GOLDEN_CHECKPOINT), dtype="float32")
+    with pytest.raises(MergeToolsError, match="already holds a finished checkpoint"):
+        merge(different, out)
+    assert verify(out).passed
+    merge(different, out, overwrite=True)
+    assert {report.task for report in verify(out).checkpoints} == set(TASKS)
+
+
+def test_half_written_leftovers_are_cleared_by_the_next_run(tmp_path: Path) -> None:
+    left = tmp_path / "out" / STAGING_DIRECTORY / "code"
+    left.mkdir(parents=True)
+    (left / "model-00001-of-00002.safetensors").write_bytes(b"half")
+    (tmp_path / "out" / LOCK_FILE).write_text("12345")
+    assert_next_run_works(tmp_path / "out")
+
+
+# --- two runs at once --------------------------------------------------------------------------
+
+
+def test_the_second_of_two_runs_is_refused_at_once_and_names_the_first(tmp_path: Path) -> None:
+    with Staging(tmp_path / "out", "first"):
+        with pytest.raises(OutputLocked, match=rf"process {os.getpid()}\) is writing into"):
+            merge(plan(), tmp_path / "out")
+        assert (tmp_path / "out" / STAGING_DIRECTORY).exists()
+    assert_next_run_works(tmp_path / "out")
+
+
+# --- disks -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(path: Path, num_bytes: int) -> Iterator[Path]:
+    """A file system of so many bytes, or, where mounting is not permitted, none at all."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(path)]
+    is_mounted = os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
+    try:
+        yield path
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextmanager
+def file_size_limit(num_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes: the disk is full, for one file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [100, 300_000, 700_000])
+def test_a_write_that_fails_names_file_and_size_and_leaves_nothing(
+    limit: int, tmp_path: Path
+) -> None:
+    with (
+        file_size_limit(limit),
+        pytest.raises(WriteFailed, match=r"\(\d+ bytes\) could not be written: File too large"),
+    ):
+        merge(plan(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert_next_run_works(tmp_path / "out")
+
+
+def test_a_disk_that_fills_during_the_merge_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 24 << 20) as disk:
+        ballast = disk / "ballast"
+
+        def fill(_done: int, _total: int) -> None:
+            free = shutil.disk_usage(disk).free
+            if free < 64 << 20 and not ballast.exists():
+                ballast.write_bytes(bytes(free))
+
+        out = disk / "out"
+        if shutil.disk_usage(disk).free > 64 << 20:  # nothing was mounted
+            with file_size_limit(1000), pytest.raises(WriteFailed):
+                merge(plan(), out)
+        else:
+            with pytest.raises(WriteFailed, match="No space left on device"):
+                merge(plan(), out, progress=fill)
+            assert ballast.exists()
+            ballast.unlink()
+        assert not out.exists()
+        assert_next_run_works(out)
+
+
+def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        if shutil.disk_usage(disk).free > 64 << 20:  # nothing was mounted
+            assert_next_run_works(disk / "out")
+        else:
+            with pytest.raises(MergeToolsError, match=r"writes 0.02 GB, .* has 0.01 GB free"):
+                merge(plan(), disk / "out")
+            assert not (disk / "out").exists()
+
+
+def test_an_output_that_cannot_be_created_is_told(tmp_path: Path) -> None:
+    # Not a read-only directory: the superuser may write there too, but nobody makes one in /proc.
+    with pytest.raises(WriteFailed, match=r"/proc/nothing/out .*could not be written"):
+        merge(plan(), Path("/proc/nothing/out"))
+
+
+def test_a_read_only_output_is_told(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        if subprocess.run(remount, check=False, capture_output=True).returncode != 0:
+            disk.chmod(0o555)
+            if os.access(disk, os.W_OK):
+                pytest.fail("this machine offers no way to make a directory read-only")
+        with pytest.raises(WriteFailed, match="choose another output directory"):
+            merge(plan(), disk / "out")
+        disk.chmod(0o755) if not os.path.ismount(disk) else None
+
+
+# --- damaged sources ---------------------------------------------------------------------------
+
+
+def truncate_data(mini: Path) -> None:
+    path = mini / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+def truncate_header(mini: Path) -> None:
+    path = mini / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def empty_shard(mini: Path) -> None:
+    (mini / "model-00001-of-00002.safetensors").write_bytes(b"")
+
+
+def lengthen(mini: Path) -> None:
+    path = mini / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def flip_header(mini: Path) -> None:
+    path = mini / "model-00001-of-00002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[8] ^= 1
+    path.write_bytes(data)
+
+
+def lfs_pointer(mini: Path) -> None:
+    path = mini / "model-00001-of-00002.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def lose_shard(mini: Path) -> None:
+    (mini / "model-00001-of-00002.safetensors").unlink()
+
+
+def _edit_index(mini: Path, edit: Callable[[dict[str, str]], None]) -> None:
+    path = mini / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    edit(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+def index_too_short(mini: Path) -> None:
+    _edit_index(mini, lambda weight_map: weight_map.pop("model.norm.weight"))
+
+
+def index_too_long(mini: Path) -> None:
+    _edit_index(mini, lambda m: m.update({"model.more.weight": "model-00002-of-00002.safetensors"}))
+
+
+def index_outside(mini: Path) -> None:
+    _edit_index(mini, lambda m: m.update({"model.norm.weight": "../../secret.safetensors"}))
+
+
+def truncate_adapter(mini: Path) -> None:
+    path = mini / "adapters/adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def lose_adapter(mini: Path) -> None:
+    (mini / "adapters/adapter_model.safetensors").unlink()
+
+
+def break_config(mini: Path) -> None:
+    (mini / "config.json").write_text('{"hidden_size": 64,')
+
+
+def twice_in_config(mini: Path) -> None:
+    path = mini / "config.json"
+    path.write_text(path.read_text().replace('"hidden_act"', '"hidden_size": 128, "hidden_act"', 1))
+
+
+def lose_config(mini: Path) -> None:
+    (mini / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "named"),
+    [
+        (truncate_data, CorruptShard, r"is truncated: got \d+ bytes, expected 712032"),
+        (truncate_header, CorruptShard, r"truncated or not a safetensors file"),
+        (empty_shard, CorruptShard, r"truncated or not a safetensors file"),
+        (lengthen, CorruptShard, r"longer than its header says: got 291049 bytes, expected 291048"),
+        (flip_header, CorruptShard, r"damaged header"),
+        (lfs_pointer, CorruptShard, r"git-lfs pointer"),
+        (lose_shard, SourceNotFound, r"names the shard model-00001-of-00002.safetensors, which is"),
+        (index_too_short, CorruptShard, r"holds the tensor model.norm.weight, which .* no file"),
+        (index_too_long, CorruptShard, r"places model.more.weight in model-00002"),
+        (index_outside, CorruptShard, r"a shard must be a .safetensors file beside the index"),
+        (truncate_adapter, CorruptShard, r"adapter_model.safetensors is truncated"),
+        (lose_adapter, SourceNotFound, r"has adapter_config.json but no adapter_model.safetensors"),
+        (break_config, SourceError, r"config.json is not valid JSON"),
+        (twice_in_config, SourceError, r"the key 'hidden_size' occurs twice"),
+        (lose_config, SourceNotFound, r"has no config.json"),
+    ],
+)
+def test_a_damaged_source_is_named_and_nothing_is_written(
+    damage: Callable[[Path], None], error: type[MergeToolsError], named: str, mini: Path
+) -> None:
+    damage(mini)
+    with pytest.raises(error, match=named):
+        plan(mini)
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda e: e.update(shape=[65]), r"has 128 bytes, expected 130"),
+        (lambda e: e.update(shape="64"), r"no valid shape"),
+        (lambda e: e.update(data_offsets=[0, 128]), r"overlap or leave a gap"),
+        (lambda e: e.update(data_offsets=[-1, 5]), r"no valid data_offsets"),
+        (lambda e: e.pop("data_offsets"), r"no valid data_offsets \(None\)"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(
+    edit: Callable[[dict[str, object]], None], named: str, mini: Path
+) -> None:
+    path = mini / "model-00002-of-00002.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    edit(header["model.norm.weight"])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    with pytest.raises(CorruptShard, match=named):
+        plan(mini)
+
+
+def test_a_flipped_exponent_bit_in_the_base_is_named(mini: Path, tmp_path: Path) -> None:
+    # The top exponent bit of a bfloat16 near one: 1.0 is 0x3F80, and 0x7F80 is infinity.
+    path = mini / "model-00002-of-00002.safetensors"
+    plan_ = plan(mini)
+    [norm] = [tensor.base for tensor in plan_.tensors if tensor.name == "model.norm.weight"]
+    data = bytearray(path.read_bytes())
+    data[norm.offset : norm.offset + 2] = (0x3F80 | 0x4000).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(NonFiniteError, match=r"model.norm.weight in .*Fetch it again"):
+        merge(plan(mini), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_shrinks_after_planning_is_named(mini: Path, tmp_path: Path) -> None:
+    planned = plan(mini)
+    truncate_data(mini)
+    with pytest.raises(CorruptShard, match="has been changed since it was checked"):
+        merge(planned, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_source_is_never_changed(mini: Path, tmp_path: Path) -> None:
+    before = files_under(mini)
+    merge(plan(mini), tmp_path / "out")
+    assert files_under(mini) == before
