@@ -12,12 +12,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from merge_tools.adapter import Adapter
-from merge_tools.dtypes import DType
+from merge_tools.buffers import allocate
+from merge_tools.dtypes import FLOAT32, DType
 from merge_tools.errors import NonFiniteError
-from merge_tools.reading import Reader, values_of
-from merge_tools.shards import StoredTensor
+from merge_tools.reading import Reader
 
 __all__ = ["all_fit", "check_adapter_values"]
+
+BLOCK_ELEMENTS = 1 << 20
 
 
 def all_fit(values: Float32[Tensor, "*shape"], dtype: DType) -> bool:
@@ -35,17 +37,17 @@ def check_adapter_values(adapters: Sequence[Adapter]) -> None:
     Raises:
         NonFiniteError: one of them is NaN or infinite.
     """
+    buffer = allocate(Reader.buffer_bytes(BLOCK_ELEMENTS * FLOAT32.num_bytes))
+    wide = torch.empty(BLOCK_ELEMENTS)
     with Reader() as reader:
         for adapter in adapters:
             factors = [t for pair in adapter.pairs.values() for t in (pair.a, pair.b)]
             for tensor in (*factors, *adapter.replaced.values()):
-                _check(reader, tensor)
-
-
-def _check(reader: Reader, tensor: StoredTensor) -> None:
-    for values in values_of(reader, tensor):
-        if not bool(torch.isfinite(values).all()):
-            raise NonFiniteError(
-                f"{tensor.name} in {tensor.path} holds a NaN or an infinity; the adapter is "
-                "damaged or its training diverged. Fetch it again."
-            )
+                for first in range(0, tensor.num_elements, BLOCK_ELEMENTS):
+                    count = min(BLOCK_ELEMENTS, tensor.num_elements - first)
+                    values = reader.read(tensor, first, count, buffer)
+                    if not all_fit(wide[:count].copy_(values), FLOAT32):
+                        raise NonFiniteError(
+                            f"{tensor.name} in {tensor.path} holds a NaN or an infinity; the "
+                            "adapter is damaged or its training diverged. Fetch it again."
+                        )
