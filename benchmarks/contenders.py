@@ -65,8 +65,8 @@ def vllm_recipe(options: argparse.Namespace) -> dict[str, list[float]]:
         enforce_eager=not torch.cuda.is_available(),
         kv_cache_memory_bytes=None if torch.cuda.is_available() else 4 * 2**30,
     )
-    start: int = tokenizer.convert_tokens_to_ids("<|vision_start|>")
-    end: int = tokenizer.convert_tokens_to_ids("<|vision_end|>")
+    markers = ["<|vision_start|>", "<|vision_end|>"]
+    start, end = (tokenizer.get_vocab()[marker] for marker in markers)
     template = _template()
     projector = _projector(checkpoint)
 

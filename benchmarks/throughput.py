@@ -72,10 +72,10 @@ def main() -> None:
         for row in rows:
             if row.contender == contender:
                 print(_line(row), flush=True)
-    result = Result(card, options.shape, options.task, limit, rows)
-    line = json.dumps(asdict(result))
-    if options.out is not None:
-        options.out.write_text(line + "\n", encoding="utf-8")
+        line = json.dumps(asdict(Result(card, options.shape, options.task, limit, rows)))
+        if options.out is not None:
+            # After each, so that a run that is cut short keeps what it measured.
+            options.out.write_text(line + "\n", encoding="utf-8")
     print(line)
 
 

@@ -150,6 +150,8 @@ def _process_variables(log_level: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         # This process has threads, so a forked child may deadlock.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # ALL-token pooling has been run on V1 alone; V2 did not offer it on a GPU in vLLM 0.26.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
         # Its dependencies' own notices say nothing about the model.
         "PYTHONWARNINGS": "ignore::FutureWarning",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
