@@ -16,7 +16,6 @@ JINA = "JinaEmbeddingsV4Model"
 QWEN = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
 KNOWN_ARCHITECTURES = (JINA, QWEN)
-KNOWN_MODEL_TYPES = (None, MODEL_TYPE, "jina_embeddings_v4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,6 @@ def read_base_config(root: Path) -> BaseConfig:
         )
     text = config.optional_nested("text_config") or config
     sizes = _text_sizes(text)
-    # Every writer of these configs puts the flag at the top; a text_config may repeat it.
-    tied = config.boolean("tie_word_embeddings", default=_tied_in_text(text))
     dims = config.integers("matryoshka_dims") or (sizes.hidden,)
     return BaseConfig(
         json=config,
@@ -104,7 +101,7 @@ def read_base_config(root: Path) -> BaseConfig:
             vision_end=config.integer("vision_end_token_id"),
             image_pad=config.integer("image_token_id"),
         ),
-        tied=tied,
+        tied=_is_tied(config, text),
         task_names=config.texts("task_names"),
         matryoshka_dims=dims,
         name=config.optional_text("_name_or_path"),
@@ -119,7 +116,8 @@ def _architecture(config: JsonObject) -> str:
             f"{config.where} says architectures {list(names)}; only "
             f"{' and '.join(KNOWN_ARCHITECTURES)} are merged. Use a Qwen2.5-VL base."
         )
-    if model_type not in KNOWN_MODEL_TYPES or (not names and model_type != MODEL_TYPE):
+    is_known = names == (JINA,) or model_type in (None, MODEL_TYPE)
+    if not is_known or (not names and model_type != MODEL_TYPE):
         raise UnsupportedBase(
             f"{config.where} says model_type {model_type!r}, expected {MODEL_TYPE!r}. "
             "Use a Qwen2.5-VL base."
@@ -127,8 +125,12 @@ def _architecture(config: JsonObject) -> str:
     return names[0] if names else QWEN
 
 
-def _tied_in_text(text: JsonObject) -> bool:
-    return text.boolean("tie_word_embeddings", default=False)
+def _is_tied(config: JsonObject, text: JsonObject) -> bool:
+    """As transformers 5 decides: tied if either place says so; before it, tied if neither does."""
+    field = "tie_word_embeddings"
+    if field not in config and field not in text:
+        return True
+    return config.boolean(field, default=False) or text.boolean(field, default=False)
 
 
 def _text_sizes(text: JsonObject) -> TextSizes:

@@ -12,12 +12,16 @@ from torch import Tensor
 
 __all__ = ["Buffer", "allocate", "bytes_of"]
 
+HUGE_BYTES_MIN = 4 << 20
+
 Buffer = UInt8[Tensor, " byte"]
 
 
 def allocate(num_bytes: int) -> Buffer:
     """Page-aligned zeroed memory; anonymous, so untouched pages take no room."""
     memory = mmap.mmap(-1, max(num_bytes, mmap.PAGESIZE))
+    if num_bytes >= HUGE_BYTES_MIN:
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 

@@ -75,10 +75,15 @@ def read_checkpoint(root: Path) -> Checkpoint:
     """
     single = root / SINGLE_FILE
     index = root / INDEX_FILE
-    if single.exists():
-        tensors = read_shard(single)
-    elif index.exists():
+    if index.exists():
         tensors = _read_indexed(root, index)
+        if single.exists() and all(tensor.path != single for tensor in tensors.values()):
+            raise CorruptShard(
+                f"{root} holds both {SINGLE_FILE} and shards named by {INDEX_FILE}: two checkpoints "
+                "in one place. Move one of them away."
+            )
+    elif single.exists():
+        tensors = read_shard(single)
     else:
         raise _no_weights(root)
     if not tensors:

@@ -30,6 +30,8 @@ _COPIED = (
     "chat_template.json",
     "generation_config.json",
     "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
     "NOTICE",
 )
 # Files in which the base may name its own classes.
@@ -126,6 +128,7 @@ def _config_text(config: BaseConfig, dtype: DType) -> str:
             fields[name] = kept
     fields["architectures"] = [QWEN]
     fields["model_type"] = MODEL_TYPE
+    fields["tie_word_embeddings"] = config.tied
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -5,6 +5,7 @@ up stall every writer at once when the kernel's limit is reached. Deliberately k
 and no manifest: it sees places and bytes.
 """
 
+import errno
 import os
 import shutil
 from collections import deque
@@ -58,19 +59,36 @@ class _Target:
         self.num_bytes = file.num_bytes
         self._behind: deque[tuple[int, int]] = deque()
         self._lock = Lock()
+        self._is_refused = False
         with failures_named(path, self.num_bytes):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            self._direct_fd = open_direct(path, os.O_RDWR)
+        self._direct_fd = open_direct(path, os.O_RDWR)
+
+    def reserve(self) -> None:
+        with failures_named(self.path, self.num_bytes):
             reserve(self._fd, self.num_bytes)
 
     def write(self, offset: int, data: memoryview, address: int) -> None:
         with failures_named(self.path, self.num_bytes):
             is_aligned = not (offset | len(data) | address) % PAGE_BYTES
-            if self._direct_fd is not None and is_aligned:
-                _write_all(self._direct_fd, offset, data)
-            else:
-                _write_all(self._fd, offset, data)
-                self._push(offset, len(data))
+            if is_aligned and self._write_directly(offset, data):
+                return
+            _write_all(self._fd, offset, data)
+            self._push(offset, len(data))
+
+    def _write_directly(self, offset: int, data: memoryview) -> bool:
+        """Writes past the page cache; False where the file system refuses."""
+        if self._direct_fd is None or self._is_refused:
+            return False
+        try:
+            _write_all(self._direct_fd, offset, data)
+        except OSError as cause:
+            # Some file systems open a file for direct writes and then refuse them.
+            if cause.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            self._is_refused = True
+            return False
+        return True
 
     def _push(self, offset: int, num_bytes: int) -> None:
         """Starts writing the range out, and drops a range that was started some writes ago."""
@@ -107,14 +125,26 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         self._targets: dict[tuple[str | None, str], _Target] = {}
 
     def __enter__(self) -> "CheckpointWriter":
+        try:
+            self._open_all()
+        except BaseException:
+            self._close_all()
+            raise
+        return self
+
+    def _open_all(self) -> None:
         first = next(iter(self._directories.values()))
         for file in self._files:
             places = {None: first} if file.is_shared else self._directories
             for task, directory in places.items():
-                target = _Target(directory / file.name, file)
-                self._targets[task, file.name] = target
+                target = self._targets[task, file.name] = _Target(directory / file.name, file)
+                target.reserve()
+                # Headers are few: written through the cache, whatever their memory's address.
                 target.write(0, memoryview(file.header), address=1)
-        return self
+
+    def _close_all(self) -> None:
+        for target in self._targets.values():
+            target.close()
 
     def put(self, task: str | None, tensor: TensorPlan, first_byte: int, data: Buffer) -> None:
         """Writes bytes at their place; a task's own file may also hold what all tasks share."""
@@ -143,8 +173,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for target in self._targets.values():
-            target.close()
+        self._close_all()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -107,7 +107,7 @@ def test_keys_with_and_without_a_task_do_not_mix(mini: Path) -> None:
     [
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"architectures": ["Qwen2VLForConditionalGeneration"]}, "Qwen2VLForConditionalGen"),
-        ({"model_type": "qwen3_vl"}, "qwen3_vl"),
+        ({"architectures": None, "model_type": "qwen3_vl"}, "qwen3_vl"),
         ({"architectures": None, "model_type": None}, "model_type None"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ({"vision_config": None}, "vision_config"),
@@ -146,6 +146,10 @@ def as_mixed(mini: Path) -> None:
     save_as_one_file(mini, tensors)
 
 
+def two_checkpoints(mini: Path) -> None:
+    save_file(golden_base(), mini / "model.safetensors")
+
+
 def of_another_tokenizer(mini: Path) -> None:
     edit_json(mini / "config.json", vision_start_token_id=1018)
 
@@ -158,6 +162,7 @@ def of_another_tokenizer(mini: Path) -> None:
         (pickle_adapter, "is pickled"),
         (as_int8, "model.norm.weight has dtype 'I8'"),
         (as_mixed, "several dtypes"),
+        (two_checkpoints, r"holds both model.safetensors and shards"),
         (of_another_tokenizer, r"<\|vision_start\|> has id 1018, the tokenizer .* says 1019"),
     ],
 )
