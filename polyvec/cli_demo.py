@@ -110,7 +110,7 @@ def _table(rows: list[str], columns: list[str], values: "Tensor", form: str) -> 
 
 
 def _draw(scores: "Tensor", late: "Tensor", picture: Path) -> None:
-    """Two heat maps side by side, each page above its column."""
+    """The pages in a row; below them, one heat map for each kind of vector."""
     import matplotlib as mpl
 
     from polyvec.demo_samples import QUERIES, draw_pages
@@ -119,25 +119,24 @@ def _draw(scores: "Tensor", late: "Tensor", picture: Path) -> None:
     from matplotlib import pyplot
 
     pages = draw_pages()
-    figure, axes = pyplot.subplots(2, 1 + len(pages), figsize=(14, 8), layout="constrained")
-    for axis, (name, page) in zip(axes[0], [("", None), *pages.items()], strict=True):
-        axis.axis("off")
+    figure = pyplot.figure(figsize=(14, 8), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2])[:, 0]
+    for axis, (name, page) in zip(above.subplots(1, len(pages)), pages.items(), strict=True):
+        axis.imshow(page)
         axis.set_title(name)
-        if page is not None:
-            axis.imshow(page)
-    grid = axes[1, 0].get_gridspec()
-    for axis in axes[1]:
-        axis.remove()
-    halves = [figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])]
+        axis.set_xticks([])
+        axis.set_yticks([])
     titles = ["single vectors, cosine", "multi-vectors, MaxSim"]
-    for axis, values, title in zip(halves, (scores, late), titles, strict=True):
+    for axis, values, title in zip(below.subplots(1, 2), (scores, late), titles, strict=True):
         shown = axis.imshow(values.numpy(), cmap="viridis", aspect="auto")
         axis.set_title(title)
         axis.set_xticks(range(len(pages)), list(pages))
         axis.set_yticks(range(len(QUERIES)), list(QUERIES))
+        middle = float(values.min() + values.max()) / 2
         for (row, column), value in _cells(values):
-            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color="white")
-        figure.colorbar(shown, ax=axis)
+            color = "black" if value > middle else "white"
+            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=color)
+        below.colorbar(shown, ax=axis)
     figure.savefig(picture, dpi=100)
     pyplot.close(figure)
 

@@ -5,6 +5,7 @@ no vLLM; starting does, and takes most of a minute on two cores.
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,16 @@ async def start_engine(
     """
     manifest = read_manifest(directory)
     pooler = load_pooler(directory, manifest)
-    llm = await in_own_thread(lambda: _start_llm(directory, manifest, settings, num_engines))
-    return VllmEngine(llm, pooler, settings)
+    # vLLM leaves its sockets' files behind; here they go with the engine.
+    sockets = tempfile.TemporaryDirectory(prefix="polyvec-")
+    try:
+        llm = await in_own_thread(
+            lambda: _start_llm(directory, manifest, settings, num_engines, Path(sockets.name))
+        )
+    except BaseException:
+        sockets.cleanup()
+        raise
+    return VllmEngine(llm, pooler, settings, sockets)
 
 
 def runs_on_cpu() -> bool:
@@ -62,10 +71,11 @@ def runs_on_cpu() -> bool:
 
 
 def _start_llm(
-    directory: Path, manifest: Manifest, settings: EngineSettings, num_engines: int
+    directory: Path, manifest: Manifest, settings: EngineSettings, num_engines: int, sockets: Path
 ) -> "AsyncLLM":
     on_cpu = runs_on_cpu()
-    with variables(_process_variables(settings.log_level)), children_without_main():
+    inherited = _process_variables(settings.log_level) | {"VLLM_RPC_BASE_PATH": str(sockets)}
+    with variables(inherited), children_without_main():
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:

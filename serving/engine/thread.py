@@ -16,8 +16,12 @@ _POLL_S = 0.02
 
 async def in_own_thread(call: Callable[[], T]) -> T:
     """Run `call` and return its result, leaving no reference to it; cancelling waits for the call."""
+    # Through a list: packages keep tracebacks of imports that failed, and with them the frames of
+    # this thread; a result that is a local of one of those would live for ever.
+    results: list[T] = []
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="polyvec-engine") as executor:
-        future = executor.submit(call)
+        future = executor.submit(lambda: results.append(call()))
         while not future.done():
             await asyncio.sleep(_POLL_S)
-        return future.result()
+        future.result()
+    return results.pop()

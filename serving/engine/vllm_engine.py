@@ -10,6 +10,7 @@ import gc
 import itertools
 import time
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, assert_never
 
 from serving.engine.external import ExternalPooler
@@ -35,7 +36,9 @@ class VllmEngine:
         llm: "AsyncLLM",
         pooler: ExternalPooler,
         settings: EngineSettings,
+        sockets: TemporaryDirectory[str],
     ) -> None:
+        self._sockets = sockets
         self._running: AsyncLLM | None = llm
         self._pooler = pooler
         self._limits = ImageLimits(
@@ -84,6 +87,7 @@ class VllmEngine:
             del llm
             gc.unfreeze()
             gc.collect()
+            self._sockets.cleanup()
 
     @property
     def _llm(self) -> "AsyncLLM":

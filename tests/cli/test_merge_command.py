@@ -1,0 +1,80 @@
+"""`polyvec merge` and `polyvec verify` as a user meets them: exit status, stdout, stderr."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import GOLDEN_CHECKPOINT
+
+
+def polyvec(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "polyvec", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    done = polyvec("merge", GOLDEN_CHECKPOINT, tmp_path / "out", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "22 LoRA pairs" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_merge_then_verify_then_damage(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    merged = polyvec("merge", GOLDEN_CHECKPOINT, out, "--task", "code", "--dtype", "float16")
+    assert merged.returncode == 0, merged.stderr
+    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == ["code"]
+    assert polyvec("verify", out).returncode == 0
+    assert polyvec("verify", out, "--source", GOLDEN_CHECKPOINT).returncode == 0
+
+    shard = next((out / "code").glob("model-00001*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 1
+    shard.write_bytes(data)
+    damaged = polyvec("verify", out)
+    assert damaged.returncode == 1
+    assert shard.name in damaged.stdout
+    assert "Traceback" not in damaged.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["merge", "/nowhere/model", "out"], "/nowhere/model"),
+        (["merge", str(GOLDEN_CHECKPOINT), "out", "--task", "poetry"], "poetry"),
+        (["merge", str(GOLDEN_CHECKPOINT), "out", "--adapter", "code"], "NAME=DIR"),
+        (["merge", str(GOLDEN_CHECKPOINT), "out", "--dtype", "int4"], "int4"),
+        (["verify", "/nowhere/merged"], "/nowhere/merged"),
+        (["verify", str(GOLDEN_CHECKPOINT)], "polyvec merge"),
+        (["verify", "/nowhere", "--forward"], "--source"),
+        (["encode", "--model", "/nowhere", "text"], "/nowhere does not exist"),
+        (["encode", "--model", str(GOLDEN_CHECKPOINT), "text"], "not merged yet"),
+        (["encode", "--model", "/nowhere"], "Nothing to embed"),
+        (["encode", "--model", "/nowhere", "text", "--output", "a.parquet"], ".npz or .jsonl"),
+        (["encode", "--model", "/nowhere", "text", "--output", "/no/dir/a.npz"], "does not exist"),
+    ],
+)
+def test_a_mistake_gets_a_message_and_not_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    # Wide enough that the command line's boxes do not break the sentence.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    done = polyvec(*arguments)
+    assert done.returncode in {1, 2}
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_answers_without_loading_torch() -> None:
+    code = "import sys, polyvec.cli; sys.exit(int('torch' in sys.modules or 'vllm' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
