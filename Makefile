@@ -25,11 +25,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/polyvec demo $(CHECKPOINT) --out .demo
 
+# Two at a time: an engine starts on one core, and needs 2 GB. Files are kept together for their fixtures.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not engine"
+	$(PYTEST) -m "not engine"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

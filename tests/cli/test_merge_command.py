@@ -2,30 +2,69 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from polyvec.cli import main
 from tests.paths import GOLDEN_CHECKPOINT
 
 
-def polyvec(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "polyvec", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run of the command left: exit status and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+Polyvec = Callable[..., Done]
+
+
+@pytest.fixture
+def polyvec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Polyvec:
+    """Runs the command in this process, as its console script does."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["polyvec", *map(str, arguments)])
+        status: object = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        assert isinstance(status, int)
+        captured = capsys.readouterr()
+        return Done(status, captured.out, captured.err)
+
+    return run
+
+
+def test_the_module_runs_as_the_command(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "polyvec",
+        "merge",
+        str(GOLDEN_CHECKPOINT),
+        str(tmp_path / "o"),
+    ]
+    done = subprocess.run([*command, "--task", "no"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("polyvec: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(polyvec: Polyvec, tmp_path: Path) -> None:
     done = polyvec("merge", GOLDEN_CHECKPOINT, tmp_path / "out", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "22 LoRA pairs" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_merge_then_verify_then_damage(tmp_path: Path) -> None:
+def test_merge_then_verify_then_damage(polyvec: Polyvec, tmp_path: Path) -> None:
     out = tmp_path / "out"
     merged = polyvec("merge", GOLDEN_CHECKPOINT, out, "--task", "code", "--dtype", "float16")
     assert merged.returncode == 0, merged.stderr
@@ -61,10 +100,13 @@ def test_merge_then_verify_then_damage(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_gets_a_message_and_not_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+    polyvec: Polyvec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     # Wide enough that the command line's boxes do not break the sentence.
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")

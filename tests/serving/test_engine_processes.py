@@ -54,15 +54,29 @@ def test_an_unguarded_script_that_forgets_to_close_runs_once_and_leaves_no_proce
     assert not any(psutil.pid_exists(int(pid)) for pid in pids.split())
 
 
-def test_an_engine_that_dies_fails_its_requests_at_once_and_closes(merged_float32: Path) -> None:
+def test_an_engine_survives_a_cancelled_call_and_its_death_fails_requests_at_once(
+    merged_float32: Path,
+) -> None:
     async def scenario() -> None:
         before = {process.pid for process in engine_processes()}
         engine = await start_engine(merged_float32 / "code", SETTINGS)
         ours = [process for process in engine_processes() if process.pid not in before]
         assert ours
-        prompts = [TextPrompt(tuple(range(5, 1005)))] * 200
+        prompts = [TextPrompt(tuple(range(5, 1005)))] * 2000
+
+        abandoned = asyncio.create_task(engine.embed(prompts, Want(single=True)))
+        await asyncio.sleep(0.5)
+        abandoned.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await abandoned
+        (outcome,) = await asyncio.wait_for(
+            engine.embed([TextPrompt((5, 6, 7))], Want(single=True)), timeout=60
+        )
+        assert not isinstance(outcome, Exception)
+        await engine.check_health()
+
         in_flight = asyncio.create_task(engine.embed(prompts, Want(single=True)))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         for process in ours:
             process.kill()
         with pytest.raises(EngineDeadError):
@@ -73,27 +87,6 @@ def test_an_engine_that_dies_fails_its_requests_at_once_and_closes(merged_float3
             await engine.embed(prompts[:1], Want(single=True))
         await engine.close()
         assert {process.pid for process in engine_processes()} <= before
-
-    asyncio.run(scenario())
-
-
-def test_a_cancelled_call_leaves_the_engine_free_for_the_next(merged_float32: Path) -> None:
-    async def scenario() -> None:
-        engine = await start_engine(merged_float32 / "code", SETTINGS)
-        try:
-            prompts = [TextPrompt(tuple(range(5, 1005)))] * 2000
-            abandoned = asyncio.create_task(engine.embed(prompts, Want(single=True)))
-            await asyncio.sleep(0.5)
-            abandoned.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await abandoned
-            (outcome,) = await asyncio.wait_for(
-                engine.embed([TextPrompt((5, 6, 7))], Want(single=True)), timeout=60
-            )
-            assert not isinstance(outcome, Exception)
-            await engine.check_health()
-        finally:
-            await engine.close()
 
     asyncio.run(scenario())
 
