@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 EXTRAS ?= cpu,dev
 CHECKPOINT ?= tests/golden/jina-v4-mini
 BIN := .venv/bin
-READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
 comma := ,
+READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: help demo test test-fast check format bench clean
 .DEFAULT_GOAL := help

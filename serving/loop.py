@@ -37,7 +37,9 @@ class LoopThread:
         """Stop the loop and join its thread; a second call does nothing."""
         if self._loop.is_closed():
             return
-        self.run(self._loop.shutdown_default_executor())
+        if threading.main_thread().is_alive():
+            # It starts a thread, which an exiting interpreter refuses.
+            self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,5 +1,6 @@
 """Stop vLLM so that nothing of it is left: its processes wait for each other, and a slow one is killed."""
 
+import threading
 from typing import TYPE_CHECKING
 
 import psutil
@@ -19,7 +20,11 @@ async def stop(llm: "AsyncLLM") -> None:
     if llm.output_handler is not None:
         # It would report the processes' wanted end as an engine's death.
         llm.output_handler.cancel()
-    await in_own_thread(lambda: _stop(llm, ours))
+    if threading.main_thread().is_alive():
+        await in_own_thread(lambda: _stop(llm, ours))
+    else:
+        # The interpreter is exiting: no thread can be started, and nobody else needs this loop.
+        _stop(llm, ours)
 
 
 def _stop(llm: "AsyncLLM", ours: list[psutil.Process]) -> None:
