@@ -15,10 +15,20 @@ from merge_tools.lora_config import CONFIG_FILE, LoraConfig, read_lora_config
 from merge_tools.names import Spelling, canonical, spelling_of
 from merge_tools.shards import StoredTensor, read_shard
 
-__all__ = ["ADAPTER_FILE", "Adapter", "LoraPair", "read_adapters", "require_task_name"]
+__all__ = [
+    "ADAPTER_FILE",
+    "Adapter",
+    "LoraPair",
+    "is_task_name",
+    "read_adapters",
+    "require_task_name",
+    "tasks_in",
+]
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# What PEFT calls an adapter that was given no name.
+LONE_ADAPTER = "default"
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<task>[^.]+))?\.weight")
@@ -79,13 +89,18 @@ class _Keys:
     saved: dict[str, StoredTensor]
 
 
+def is_task_name(task: str) -> bool:
+    """Whether the task can name a directory."""
+    return _TASK_NAME.fullmatch(task) is not None
+
+
 def require_task_name(task: str) -> str:
     """The task itself.
 
     Raises:
         TaskError: the task cannot name a directory.
     """
-    if not _TASK_NAME.fullmatch(task):
+    if not is_task_name(task):
         raise TaskError(
             f"A task names a directory: letters, digits, '.', '_' and '-' only, got {task!r}."
         )
@@ -93,7 +108,7 @@ def require_task_name(task: str) -> str:
 
 
 def read_adapters(directory: Path, *, name: str, task: str | None) -> Sequence[Adapter]:
-    """Reads every task in an adapter directory, in the order the file first names them.
+    """Reads every task in an adapter directory, in the order of their names.
 
     Args:
         directory: holds adapter_config.json and adapter_model.safetensors.
@@ -122,11 +137,23 @@ def read_adapters(directory: Path, *, name: str, task: str | None) -> Sequence[A
         is_anonymous = key_task is None or (len(keys) == 1 and task is not None)
         adapter_task = task if is_anonymous else key_task
         if adapter_task is None:
-            raise TaskError(f"{directory} names no task. Say which one it is: tasks=[...].")
+            raise TaskError(f"{directory} names no task. Name it with --task NAME (tasks=[NAME]).")
         adapters.append(
             _adapter(require_task_name(adapter_task), name, config, directory, sorted_keys)
         )
     return adapters
+
+
+def tasks_in(directory: Path) -> tuple[str, ...]:
+    """The tasks that an adapter's keys name; none where they name none, or only PEFT's "default".
+
+    Raises:
+        UnsupportedAdapter: the adapter holds a key that is not understood.
+        SourceNotFound: the weights are missing.
+    """
+    keys = _sorted_by_task(directory, read_shard(_weights(directory)))
+    named = tuple(task for task in keys if task is not None)
+    return () if named == (LONE_ADAPTER,) else named
 
 
 def _weights(directory: Path) -> Path:

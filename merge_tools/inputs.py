@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from merge_tools.adapter import Adapter, read_adapters, require_task_name
+from merge_tools.adapter import Adapter, is_task_name, read_adapters, require_task_name, tasks_in
 from merge_tools.errors import SourceNotFound, TaskError, UnsupportedBase
 from merge_tools.lora_config import CONFIG_FILE, read_lora_config
 from merge_tools.source import Source, resolve_source
 
-__all__ = ["Inputs", "find_inputs"]
+__all__ = ["Inputs", "find_inputs", "task_names"]
 
 ADAPTERS_DIRECTORY = "adapters"
 
@@ -57,8 +57,7 @@ def find_inputs(
         found = _given(adapters)
         return Inputs(base_source, _chosen(found, tasks), is_complete=False)
     if (source.root / CONFIG_FILE).exists():
-        name = _single_task(source, tasks)
-        found = tuple(read_adapters(source.root, name=source.name, task=name))
+        found = _at_root(source, tasks)
         if base is None:
             base_source = _named_base(source)
         return Inputs(base_source, found, is_complete=False)
@@ -68,6 +67,29 @@ def find_inputs(
     else:
         found = _one_each(directory, source)
     return Inputs(base_source, _chosen(found, tasks), is_complete=tasks is None)
+
+
+def task_names(source: Source, *, adapters: Mapping[str, Path] | None) -> tuple[str, ...] | None:
+    """The tasks that a source has adapters for; None for a lone adapter that is not named.
+
+    Raises:
+        SourceError: the source holds no adapters, or they cannot be read.
+    """
+    if adapters is not None:
+        return tuple(adapters)
+    if (source.root / CONFIG_FILE).exists():
+        return tasks_in(source.root) or None
+    # The base does not matter here, and naming one saves looking for it.
+    found = find_inputs(source, tasks=None, adapters=None, base=source.root)
+    return tuple(adapter.task for adapter in found.adapters)
+
+
+def _at_root(source: Source, tasks: Sequence[str] | None) -> tuple[Adapter, ...]:
+    """The adapters of a PEFT directory: those its keys name, or else one that needs a name."""
+    if tasks_in(source.root):
+        return _chosen(tuple(read_adapters(source.root, name=source.name, task=None)), tasks)
+    task = _single_task(source, tasks)
+    return tuple(read_adapters(source.root, name=source.name, task=task))
 
 
 def _given(adapters: Mapping[str, Path]) -> tuple[Adapter, ...]:
@@ -107,10 +129,17 @@ def _exactly_one(directory: Path, name: str, task: str) -> Sequence[Adapter]:
 
 def _single_task(source: Source, tasks: Sequence[str] | None) -> str:
     if tasks is None:
-        return require_task_name(source.short_name)
+        if not is_task_name(source.short_name):
+            raise TaskError(
+                f"{source.root} holds one adapter, and its task would be called after the "
+                f"directory, but {source.short_name!r} cannot name a task: letters, digits, '.', "
+                "'_' and '-' only. Name it with --task NAME (tasks=[NAME])."
+            )
+        return source.short_name
     if len(tasks) != 1:
         raise TaskError(
-            f"{source.root} is a single PEFT adapter, so it is one task; got {list(tasks)}."
+            f"{source.root} is a single PEFT adapter, so it is one task; got "
+            f"{', '.join(tasks) or 'none'}. Name it with one --task NAME (tasks=[NAME])."
         )
     return require_task_name(tasks[0])
 
@@ -119,14 +148,14 @@ def _named_base(source: Source) -> Source:
     config = read_lora_config(source.root)
     if not config.base_name:
         raise UnsupportedBase(
-            f"{source.root / CONFIG_FILE} names no base model. Say which one it is: base=..."
+            f"{source.root / CONFIG_FILE} names no base model. Name it with --base (base=...)."
         )
     try:
         return resolve_source(config.base_name, revision=config.base_revision)
     except SourceNotFound as cause:
         raise SourceNotFound(
             f"{source.root / CONFIG_FILE} names the base model {config.base_name!r}, which is not "
-            "here. Say where it is: base=..."
+            "here. Say where it is with --base (base=...)."
         ) from cause
 
 

@@ -135,8 +135,8 @@ def _require_free(path: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputExists(
-            f"{path} already holds a finished checkpoint. Verify it with polyvec verify, or merge "
-            "again with overwrite."
+            f"{path} already holds a finished checkpoint. Verify it with polyvec verify, or replace "
+            "it with --overwrite (overwrite=True)."
         )
     known = {MANIFEST_FILE, *read_manifest(path).files}
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in known)

@@ -168,7 +168,7 @@ def _by_canonical_name(
                 [f"The base holds {canonical_name} twice: {by_name[canonical_name].name}, {name}."]
             )
         if canonical_name == LM_HEAD and config.tied:
-            notes.append("lm_head.weight repeats the tied token embeddings and is left out.")
+            notes.append("lm_head.weight is not used for embeddings and is left out.")
             continue
         by_name[canonical_name] = tensor
     return by_name, notes
@@ -179,7 +179,7 @@ def _own_dtype(checkpoint: Checkpoint) -> DType:
     if len(dtypes) > 1:
         raise UnsupportedBase(
             f"{checkpoint.root} holds tensors of several dtypes ({', '.join(sorted(dtypes))}), so "
-            "it has no dtype of its own. Say which one the output shall have: dtype=..."
+            "it has no dtype of its own. Choose the output's with --dtype (dtype=...)."
         )
     return next(iter(dtypes.values()))
 

@@ -141,6 +141,37 @@ def test_a_peft_directory_is_a_task_named_after_itself_or_as_told(
         plan_merge(source, tasks=["law", "tax"])
 
 
+def test_a_directory_whose_name_no_task_may_have_says_how_to_name_it(
+    qwen_base: Path, tmp_path: Path
+) -> None:
+    source = resolve_source(save_peft_adapter(tmp_path / "my lora", qwen_base, LORA))
+    with pytest.raises(TaskError, match=r"'my lora' cannot name a task.*--task NAME"):
+        plan_merge(source)
+    assert plan_merge(source, tasks=["law"]).tasks == ("law",)
+
+
+def test_an_adapter_file_of_several_tasks_is_chosen_from_like_a_checkpoint(mini: Path) -> None:
+    source = resolve_source(mini / "adapters")
+    assert plan_merge(source, base=mini).tasks == tuple(sorted(TASKS))
+    assert plan_merge(source, base=mini, tasks=["retrieval"]).tasks == ("retrieval",)
+    chosen = plan_merge(source, base=mini, tasks=["text-matching", "code"])
+    assert chosen.tasks == ("text-matching", "code")
+    with pytest.raises(TaskError, match=r"no task 'law'. It has code, retrieval, text-matching"):
+        plan_merge(source, base=mini, tasks=["law"])
+
+
+def test_a_lone_adapter_that_peft_called_default_is_named_like_one_without_a_name(
+    qwen_base: Path, tmp_path: Path
+) -> None:
+    adapter = save_peft_adapter(tmp_path / "mine", qwen_base, LORA)
+    edit_adapter(
+        adapter,
+        lambda s: {n.replace(".weight", ".default.weight"): t for n, t in s.items()},
+    )
+    assert plan_merge(resolve_source(adapter)).tasks == ("mine",)
+    assert plan_merge(resolve_source(adapter), tasks=["law"]).tasks == ("law",)
+
+
 def test_a_peft_directory_takes_its_base_from_its_config_or_as_told(
     qwen_base: Path, tmp_path: Path
 ) -> None:
@@ -296,7 +327,7 @@ def test_an_lm_head_that_repeats_the_embeddings_is_left_out_and_said_so(
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     save_as_one_file(mini, tensors)
     plan = plan_merge(resolve_source(mini))
-    assert "lm_head.weight repeats the tied token embeddings" in plan.describe()
+    assert "lm_head.weight is not used for embeddings and is left out" in plan.describe()
     merge(plan, tmp_path / "out")
     assert "lm_head.weight" not in loaded(tmp_path / "out/code")
 
