@@ -3,7 +3,7 @@
 Deliberately writes nothing; it is the executor with a sink that compares instead of writing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from threading import Lock, local
 
@@ -12,6 +12,7 @@ import torch
 from merge_tools.buffers import Buffer, allocate
 from merge_tools.errors import MergeToolsError
 from merge_tools.executor import Digests, Progress, execute
+from merge_tools.inputs import task_names
 from merge_tools.integrity import SUFFIX, stored_tensors
 from merge_tools.manifest import Manifest
 from merge_tools.plan import INDEX_FILE, MergePlan, TensorPlan, plan_merge
@@ -33,22 +34,51 @@ def compare_with_source(
 ) -> Mapping[Path, Sequence[str]]:
     """Computes every checkpoint's tensors again and names those that differ.
 
-    Checkpoints of one dtype share one pass over the base.
+    Checkpoints of one dtype share one pass over the base. Several may be of one task: each is
+    compared. A checkpoint whose task the source does not have is not compared, and that is its
+    problem; the others are.
 
     Raises:
-        SourceError: the source cannot be used, or lacks one of the tasks.
+        SourceError: the source cannot be used.
     """
     problems: dict[Path, list[str]] = {path: [] for path in manifests}
-    for dtype in sorted({manifest.dtype for manifest in manifests.values()}):
-        by_task = {m.task: path for path, m in manifests.items() if m.dtype == dtype}
+    comparable: dict[Path, Manifest] = {}
+    held = _held_tasks(manifests, source, adapters)
+    for path, manifest in manifests.items():
+        if manifest.task in held:
+            comparable[path] = manifest
+        else:
+            problems[path].append(
+                f"The source has no task {manifest.task!r} (it has {', '.join(sorted(held))}), so "
+                "this checkpoint was not compared. Verify it against its own source."
+            )
+    for dtype in sorted({manifest.dtype for manifest in comparable.values()}):
+        by_task: dict[str, list[Path]] = {}
+        for path, manifest in comparable.items():
+            if manifest.dtype == dtype:
+                by_task.setdefault(manifest.task, []).append(path)
         plan = plan_merge(source, tasks=list(by_task), dtype=dtype, adapters=adapters, base=base)
         with Reader() as reader:
             sink = _Comparison(by_task, reader)
             digests = execute(plan, sink, progress=progress)
-        for task, path in by_task.items():
-            problems[path] += sink.differences(task)
+        for path, task in ((path, task) for task, paths in by_task.items() for path in paths):
+            problems[path] += sink.differences(path)
             problems[path] += _record_differences(plan, task, digests, manifests[path])
     return problems
+
+
+def _held_tasks(
+    manifests: Mapping[Path, Manifest], source: Source, adapters: Mapping[str, Path] | None
+) -> Set[str]:
+    """The tasks that the source has; a lone adapter without a name is whatever was made of it."""
+    held = task_names(source, adapters=adapters)
+    if held is not None:
+        return frozenset(held)
+    tasks = {manifest.task for manifest in manifests.values()}
+    if len(tasks) == 1:
+        return tasks
+    made_of_it = {m.task for m in manifests.values() if m.merge.adapter.name == source.name}
+    return made_of_it if len(made_of_it) == 1 else {source.short_name}
 
 
 def _record_differences(
@@ -105,9 +135,11 @@ _COMPARED_FIELDS = (
 class _Comparison:
     """The sink that compares."""
 
-    def __init__(self, directories: Mapping[str, Path], reader: Reader) -> None:
-        self._stored = {task: _all_tensors(path) for task, path in directories.items()}
-        self._different: dict[str, dict[str, str]] = {task: {} for task in directories}
+    def __init__(self, directories: Mapping[str, Sequence[Path]], reader: Reader) -> None:
+        self._of_task = directories
+        self._all = [path for paths in directories.values() for path in paths]
+        self._stored = {path: _all_tensors(path) for path in self._all}
+        self._different: dict[Path, set[str]] = {path: set() for path in self._all}
         self._reader = reader
         self._lock = Lock()
         self._memory = local()
@@ -115,7 +147,7 @@ class _Comparison:
     def put(self, task: str | None, tensor: TensorPlan, first_byte: int, data: Buffer) -> None:
         """Compares bytes with what stands at their place."""
         seen: set[tuple[int, int, int]] = set()
-        for each in self._stored if task is None else (task,):
+        for each in self._all if task is None else self._of_task[task]:
             stored = self._stored[each].get(tensor.name)
             if stored is None or stored.shape != tensor.base.shape:
                 continue  # the manifest's check has said so
@@ -127,13 +159,13 @@ class _Comparison:
                 seen.add(place)
             else:
                 with self._lock:
-                    self._different[each][tensor.name] = tensor.file
+                    self._different[each].add(tensor.name)
 
-    def differences(self, task: str) -> Sequence[str]:
+    def differences(self, path: Path) -> Sequence[str]:
         """One sentence for each tensor that differs."""
         return [
             f"The tensor {name} differs from what the source gives. Merge again."
-            for name in sorted(self._different[task])
+            for name in sorted(self._different[path])
         ]
 
     def _is_same(self, stored: StoredTensor, first_byte: int, data: Buffer) -> bool:

@@ -3,7 +3,8 @@
 The reference is transformers' own model with PEFT's own unmerged adapter, in float32; the merged
 checkpoint runs in float32 too, so that what differs is the rounding of the merged weights alone.
 Hidden states of the last layer, after the final norm, are compared on texts and on images made
-here. This is the only module that imports transformers and peft, inside its functions.
+here. reference_model and probes import transformers and peft, inside their functions; nothing else in
+merge_tools does.
 Deliberately knows no file format: both sides are loaded by the libraries under test.
 """
 
@@ -124,7 +125,7 @@ def verify_forward(
         SourceError: the source cannot be used, or the checkpoint has no tokenizer or preprocessor.
     """
     manifests = {path: read_manifest(path) for path in checkpoints_in(Path(out))}
-    tasks = [manifest.task for manifest in manifests.values()]
+    tasks = sorted({manifest.task for manifest in manifests.values()})
     plan = plan_merge(source, tasks=tasks, adapters=adapters, base=base)
     by_task = {adapter.task: adapter for adapter in plan.adapters}
     inputs = {path: _inputs(path, manifest) for path, manifest in manifests.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge_tools.comparing import compare_with_source
-from merge_tools.errors import NUM_PROBLEMS_SHOWN, NotACheckpoint
+from merge_tools.errors import NUM_PROBLEMS_SHOWN, NotACheckpoint, SourceError
 from merge_tools.executor import Progress
 from merge_tools.integrity import DigestCache, check_integrity
 from merge_tools.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -79,8 +79,14 @@ def verify(
 
     Raises:
         NotACheckpoint: there is no merged checkpoint.
-        SourceError: the source cannot be used or does not fit together.
+        SourceError: the source cannot be used or does not fit together, or adapters or base are
+            given without one.
     """
+    if source is None and (adapters is not None or base is not None):
+        raise SourceError(
+            "An adapter or a base to verify against was given without the source they belong to. "
+            "Name it with --source (source=...), or leave them out to check the digests alone."
+        )
     found, broken = _read_manifests(checkpoints_in(Path(out)))
     problems: dict[Path, list[str]] = {path: [] for path in found}
     cache = DigestCache()

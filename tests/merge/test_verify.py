@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from merge_tools import (
     NotACheckpoint,
     Source,
-    TaskError,
+    SourceError,
     merge,
     plan_merge,
     resolve_source,
@@ -214,10 +214,59 @@ def test_a_broken_manifest_is_refused(text: str, out: Path) -> None:
         verify(out / "code")
 
 
-def test_a_source_without_the_task_is_refused(mini: Path, out: Path) -> None:
+def test_a_task_that_the_source_does_not_have_is_a_problem_of_its_own(
+    mini: Path, out: Path
+) -> None:
     edit_adapter(mini / "adapters", lambda s: {n: t for n, t in s.items() if ".code." not in n})
-    with pytest.raises(TaskError, match="no task 'code'"):
-        verify(out, source=resolve_source(mini))
+    report = verify(out, source=resolve_source(mini))
+    [failed] = [each for each in report.checkpoints if each.problems]
+    assert failed.task == "code"
+    assert failed.problems == (
+        "The source has no task 'code' (it has retrieval, text-matching), so this checkpoint was "
+        "not compared. Verify it against its own source.",
+    )
+    flip_last_bit(out / "retrieval" / "model-00001-of-00002.safetensors")
+    report = verify(out, source=resolve_source(mini))
+    assert {each.task for each in report.checkpoints if each.problems} == {"code", "retrieval"}
+
+
+def flip_last_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damaged", ["code", "code2"])
+def test_each_of_two_checkpoints_of_one_task_is_compared_with_the_source(
+    damaged: str, out: Path
+) -> None:
+    shutil.copytree(out / "code", out / "code2")
+    assert problems(out, golden()) == []
+    flip_last_bit(out / damaged / "model-00001-of-00002.safetensors")
+    report = verify(out, source=golden())
+    [failed] = [each for each in report.checkpoints if each.problems]
+    assert failed.path == out / damaged
+
+
+def test_an_adapter_without_a_task_is_compared_with_what_was_made_of_it(
+    qwen_base: Path, pristine: Path, tmp_path: Path
+) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"])
+    source = resolve_source(save_peft_adapter(tmp_path / "mine", qwen_base, config))
+    merge(plan_merge(source, tasks=["law"]), tmp_path / "out")
+    shutil.copytree(pristine / "code", tmp_path / "out" / "code")
+    report = verify(tmp_path / "out", source=source)
+    [failed] = [each for each in report.checkpoints if each.problems]
+    assert failed.task == "code"
+    assert failed.problems[0].startswith("The source has no task 'code' (it has law)")
+
+
+@pytest.mark.parametrize("given", [{"base": "somewhere"}, {"adapters": {"code": Path("lora")}}])
+def test_an_adapter_or_a_base_without_a_source_is_refused(
+    given: dict[str, object], pristine: Path
+) -> None:
+    with pytest.raises(SourceError, match=r"without the source they belong to.*--source"):
+        verify(pristine, **given)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
