@@ -1,7 +1,8 @@
 """The sink that writes: positioned writes into preallocated files, pushed to disk as they come.
 
-Writes go through the page cache and are flushed behind the writers, because dirty pages that pile
-up stall every writer at once when the kernel's limit is reached. Deliberately knows no arithmetic
+Aligned writes go past the page cache where the file system lets them. The others go through it and
+are flushed behind the writers, because dirty pages that pile up stall every writer at once when the
+kernel's limit is reached. Deliberately knows no arithmetic
 and no manifest: it sees places and bytes.
 """
 
