@@ -126,6 +126,11 @@ def _write_manifests(plan: MergePlan, digests: Digests, staging: Staging) -> Non
 
 def _require_free(path: Path, *, overwrite: bool) -> None:
     """Refuses to replace anything but a finished checkpoint, and that only when told to."""
+    if path.is_symlink():
+        raise OutputExists(
+            f"{path} is a symbolic link, and a merge puts a directory of its own there. It is not "
+            "ours to remove: move it away, or choose another output directory."
+        )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST_FILE).is_file():

@@ -20,8 +20,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from merge_tools.errors import OutputError, OutputLocked
+from merge_tools.errors import OutputError, OutputExists, OutputLocked
 from merge_tools.jsonfile import read_json_object
+from merge_tools.manifest import MANIFEST_FILE
 from merge_tools.writer import failures_named, write_file
 
 __all__ = ["LOCK_FILE", "STAGING_DIRECTORY", "Staging", "fingerprint_of"]
@@ -41,6 +42,7 @@ class Staging(AbstractContextManager["Staging"]):
     Raises:
         OutputLocked: another process is merging into OUT.
         OutputError: OUT is a file.
+        OutputExists: an interrupted run's work belongs where something else stands now.
         WriteFailed: OUT cannot be created or written to.
     """
 
@@ -89,7 +91,12 @@ class Staging(AbstractContextManager["Staging"]):
         return True
 
     def commit(self, tasks: Sequence[str]) -> None:
-        """Makes complete directories appear in OUT; anything of that name there is replaced."""
+        """Makes complete directories appear in OUT; checkpoints of that name there are replaced.
+
+        Raises:
+            OutputExists: something else of that name has come to OUT.
+            WriteFailed: the operating system refused a rename.
+        """
         for task in tasks:
             _sync_directory(self.root / task)
         _sync_directory(self.root)
@@ -100,9 +107,34 @@ class Staging(AbstractContextManager["Staging"]):
         with failures_named(self.out, 0):
             draft.rename(self.root / COMMIT_FILE)
             _sync_directory(self.root)
-            self._put_in_place(tasks)
+        self._put_in_place(tasks)
 
     def _put_in_place(self, tasks: Sequence[str]) -> None:
+        for task in tasks:
+            if (self.root / task).exists():
+                self._refuse_foreign(self.out / task)
+        with failures_named(self.out, 0, left=self._what_waits()):
+            self._rename_all(tasks)
+
+    def _refuse_foreign(self, final: Path) -> None:
+        """What is no checkpoint came to OUT/<task> after the merge had looked; it is not touched."""
+        is_real = final.is_dir() and not final.is_symlink()
+        if is_real and (not any(final.iterdir()) or (final / MANIFEST_FILE).is_file()):
+            return
+        if final.exists() or final.is_symlink():
+            raise OutputExists(
+                f"{final} stands where a finished merge belongs and is not a merged checkpoint (it "
+                f"has no {MANIFEST_FILE}, or is a file or a link). It is not ours to remove: move "
+                f"it away and merge again. {self._what_waits()}"
+            )
+
+    def _what_waits(self) -> str:
+        return (
+            f"The finished work waits in {self.root}, and the next merge into {self.out} puts it "
+            "in place first; remove that directory to give it up."
+        )
+
+    def _rename_all(self, tasks: Sequence[str]) -> None:
         for task in tasks:
             staged, final = self.root / task, self.out / task
             if not staged.exists():

@@ -28,8 +28,11 @@ __all__ = ["CheckpointWriter", "failures_named", "write_file"]
 NUM_RANGES_BEHIND = 4
 
 
+_NOTHING = "Nothing was left behind; make room or choose another output directory, and run again."
+
+
 @contextmanager
-def failures_named(path: Path, num_bytes: int) -> Iterator[None]:
+def failures_named(path: Path, num_bytes: int, *, left: str = _NOTHING) -> Iterator[None]:
     """Turns an OSError inside into one that says which file, how large, and what to do.
 
     Raises:
@@ -39,8 +42,7 @@ def failures_named(path: Path, num_bytes: int) -> Iterator[None]:
         yield
     except OSError as cause:
         raise WriteFailed(
-            f"{path} ({num_bytes} bytes) could not be written: {cause.strerror}. Nothing was left "
-            "behind; make room or choose another output directory, and run again."
+            f"{path} ({num_bytes} bytes) could not be written: {cause.strerror}. {left}"
         ) from cause
 
 

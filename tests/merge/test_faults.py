@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import pytest
 from merge_tools import (
     MergeInterrupted,
     MergeToolsError,
+    OutputExists,
     OutputLocked,
     WriteFailed,
     merge,
@@ -164,6 +165,59 @@ def test_what_a_killed_run_left_does_not_stop_a_different_merge(
     assert verify(out).passed
     merge(different, out, overwrite=True)
     assert {report.task for report in verify(out).checkpoints} == set(TASKS)
+
+
+def contents(out: Path) -> dict[str, object]:
+    """Every file with its bytes and every link with its target."""
+    return {
+        str(path.relative_to(out)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def put_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("three years of work")
+
+
+def put_file(path: Path) -> None:
+    path.write_text("three years of work")
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("put", [put_directory, put_file, put_link])
+def test_what_came_into_the_way_after_a_kill_is_not_touched(
+    put: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    kill_after_renames(out, 0, monkeypatch)
+    put(out / "text-matching")
+    before = contents(out)
+    assert before
+    with pytest.raises(OutputExists, match=r"move it away and merge again. The finished work wait"):
+        merge(plan(), out)
+    assert contents(out) == before
+    (out / "text-matching").rename(tmp_path / "elsewhere")
+    assert merge(plan(), out).was_finished
+    assert verify(out).passed
+
+
+def test_what_came_into_the_way_during_the_merge_is_not_touched(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def intrude(_done: int, _total: int) -> None:
+        if not (out / "code").exists():
+            put_directory(out / "code")
+
+    with pytest.raises(OutputExists, match="not ours to remove"):
+        merge(plan(), out, progress=intrude)
+    assert (out / "code" / "thesis.txt").read_text() == "three years of work"
+    (out / "code").rename(tmp_path / "elsewhere")
+    assert merge(plan(), out).was_finished
 
 
 def test_half_written_leftovers_are_cleared_by_the_next_run(tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_a_foreign_directory_is_never_replaced(overwrite: bool, tmp_path: Path) 
     assert files_under(tmp_path / "out") == {"code/thesis.txt": b"three years of work"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("target", ["nowhere", "elsewhere"])
+def test_a_link_in_the_way_is_refused_before_anything_is_written(
+    target: str, overwrite: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "out" / "code"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(OutputExists, match=r"code is a symbolic link.*move it away"):
+        merge(plan(), tmp_path / "out", overwrite=overwrite)
+    assert list(link.parent.iterdir()) == [link]
+
+
 def test_a_foreign_file_in_a_finished_checkpoint_keeps_it_from_being_replaced(
     tmp_path: Path,
 ) -> None:
