@@ -105,7 +105,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """One tensor: where it is, and digests of it and, if the merge changed it, of its base."""
+    """One tensor: where it is, and digests of it and, if this task's merge changed it, of its base."""
 
     file: str
     dtype: str

@@ -6,17 +6,18 @@ computes nothing; the forms a SOURCE may have are told apart in inputs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from merge_tools.adapter import Adapter, LoraPair
 from merge_tools.architecture import LM_HEAD, is_projector
-from merge_tools.base_config import BaseConfig, read_base_config
+from merge_tools.base_config import JINA, BaseConfig, read_base_config
 from merge_tools.dtypes import DType, dtype_named
 from merge_tools.errors import MismatchError, UnsupportedBase
 from merge_tools.hashes import check_known_hashes
 from merge_tools.inputs import find_inputs
 from merge_tools.layout import OutputFile, TensorShape, index_json, lay_out, one_file
+from merge_tools.manifest import prompts_of
 from merge_tools.matching import adapter_problems, base_problems
 from merge_tools.names import PROJECTOR, canonical
 from merge_tools.shards import Checkpoint, StoredTensor, read_checkpoint
@@ -49,6 +50,10 @@ class TensorPlan:
     def is_touched(self) -> bool:
         """Whether any task changes it; if not, one copy is shared by all."""
         return bool(self.deltas or self.replacements)
+
+    def is_touched_by(self, task: str) -> bool:
+        """Whether this task changes it; if not, it is the base's, though another task's may not be."""
+        return task in self.deltas or task in self.replacements
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +137,28 @@ def plan_merge(
     config = read_base_config(inputs.base.root)
     checkpoint = read_checkpoint(inputs.base.root)
     by_name, notes = _by_canonical_name(checkpoint, config)
+    adapters_used, adapter_notes = _without_tied_head(inputs.adapters, config)
     problems = [*inputs.problems(config.task_names), *base_problems(by_name, config)]
-    for adapter in inputs.adapters:
+    for adapter in adapters_used:
         problems += adapter_problems(adapter, by_name)
     if problems:
         raise MismatchError(problems)
-    check_adapter_values(inputs.adapters)
+    check_adapter_values(adapters_used)
     out_dtype = dtype_named(dtype) if dtype else _own_dtype(checkpoint)
     sidecars = read_sidecars(inputs.base.root, config, out_dtype)
-    files, tensors = _place(by_name, inputs.adapters, out_dtype)
+    files, tensors = _place(by_name, adapters_used, out_dtype)
     return MergePlan(
         source=source,
         base=inputs.base,
         config=config,
-        adapters=inputs.adapters,
+        adapters=adapters_used,
         dtype=out_dtype,
         files=files,
         tensors=tensors,
         sidecars=sidecars.with_text(
             INDEX_FILE, index_json([file for file in files if file.name != PROJECTOR_FILE])
         ),
-        notes=(*notes, *sidecars.notes),
+        notes=(*notes, *adapter_notes, *sidecars.notes, *_prompt_notes(config, adapters_used)),
     )
 
 
@@ -172,6 +178,37 @@ def _by_canonical_name(
             continue
         by_name[canonical_name] = tensor
     return by_name, notes
+
+
+def _without_tied_head(
+    adapters: Sequence[Adapter], config: BaseConfig
+) -> tuple[tuple[Adapter, ...], list[str]]:
+    """Leaves out a saved lm_head where the base has none of its own: embeddings do not use it."""
+    kept, notes = [], []
+    for adapter in adapters:
+        if config.tied and LM_HEAD in adapter.replaced:
+            others = {name: t for name, t in adapter.replaced.items() if name != LM_HEAD}
+            kept.append(replace(adapter, replaced=others))
+            notes.append(
+                f"{adapter.task}: the adapter's saved lm_head.weight is not used for embeddings and "
+                "is left out."
+            )
+        else:
+            kept.append(adapter)
+    return tuple(kept), notes
+
+
+def _prompt_notes(config: BaseConfig, adapters: Sequence[Adapter]) -> list[str]:
+    """What an adapter was trained with is written nowhere; only jina's own is known."""
+    if config.architecture == JINA:
+        return []
+    return [
+        f"{adapter.task}: texts will be embedded with the prefixes "
+        + " and ".join(f"{text!r} ({name})" for name, text in prompts_of(adapter.task).items())
+        + ", which are jina-embeddings-v4's. If the adapter was trained otherwise, edit prompts in "
+        "polyvec.json before serving; verify allows that, but verify with --source reports it."
+        for adapter in adapters
+    ]
 
 
 def _own_dtype(checkpoint: Checkpoint) -> DType:

@@ -80,10 +80,7 @@ def _model_name(plan: MergePlan) -> str:
 
 def _merge_record(plan: MergePlan, adapter: Adapter) -> MergeRecord:
     config, pairs = adapter.config, list(adapter.pairs.values())
-    touched = sum(
-        adapter.task in tensor.deltas or adapter.task in tensor.replacements
-        for tensor in plan.tensors
-    )
+    touched = sum(tensor.is_touched_by(adapter.task) for tensor in plan.tensors)
     return MergeRecord(
         formula=FORMULA,
         source=SourceRecord(plan.base.name, plan.base.revision),
@@ -109,9 +106,9 @@ def _tensors(plan: MergePlan, task: str, digests: Digests) -> dict[str, TensorRe
             file=tensor.file,
             dtype=plan.dtype.name,
             shape=tensor.base.shape,
-            touched=tensor.is_touched,
+            touched=tensor.is_touched_by(task),
             xxh3_128=digests.outputs[tensor.name, task if tensor.is_touched else None],
-            source_xxh3_128=digests.sources.get(tensor.name),
+            source_xxh3_128=(digests.sources[tensor.name] if tensor.is_touched_by(task) else None),
         )
         for tensor in sorted(plan.tensors, key=lambda tensor: tensor.name)
     }
