@@ -19,6 +19,7 @@ from torch import Tensor
 
 from merge_tools.adapter import Adapter
 from merge_tools.errors import UnsupportedBase
+from merge_tools.images import image_processor_of
 from merge_tools.manifest import Manifest, read_manifest
 from merge_tools.plan import plan_merge
 from merge_tools.probes import Inputs, probe_inputs
@@ -145,7 +146,7 @@ def verify_forward(
 def _inputs(path: Path, manifest: Manifest) -> Mapping[str, Inputs]:
     if not ({"tokenizer.json", "vocab.json"} & manifest.files.keys()):
         raise UnsupportedBase(f"{path} has no tokenizer, so no probe can be run through it.")
-    if "preprocessor_config.json" not in manifest.files:
+    if image_processor_of(path) is None:
         raise UnsupportedBase(f"{path} has no preprocessor, so no probe can be run through it.")
     return probe_inputs(path, manifest)
 

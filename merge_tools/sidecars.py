@@ -13,12 +13,26 @@ from pathlib import Path
 from merge_tools.base_config import MODEL_TYPE, QWEN, BaseConfig
 from merge_tools.dtypes import DType
 from merge_tools.errors import UnsupportedBase
+from merge_tools.images import (
+    IMAGE_PROCESSOR,
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
+    ImageSettings,
+    read_image_settings,
+)
 from merge_tools.jsonfile import JsonObject, read_json_object
 
-__all__ = ["ImageSettings", "Sidecars", "read_sidecars"]
+__all__ = ["Sidecars", "read_sidecars"]
 
-PREPROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_CLASS = "Qwen2_5_VLProcessor"
+# The parts of processor_config.json that transformers 5 nests in it, and the fields that name their
+# classes.
+_NESTED = (IMAGE_PROCESSOR, "video_processor")
+_CLASSES = {
+    "processor_class": PROCESSOR_CLASS,
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "video_processor_type": "Qwen2VLVideoProcessor",
+}
 
 _COPIED = (
     "tokenizer.json",
@@ -38,7 +52,7 @@ _COPIED = (
 _REWRITTEN = (
     PREPROCESSOR_FILE,
     "video_preprocessor_config.json",
-    "processor_config.json",
+    PROCESSOR_FILE,
     "tokenizer_config.json",
 )
 # Fields that only the base's own code reads, or that ask for software that may be absent:
@@ -64,19 +78,6 @@ _MARKERS = {
     "<|vision_end|>": "vision_end",
     "<|image_pad|>": "image_pad",
 }
-# What Qwen2VLImageProcessor assumes when the file does not say.
-_MIN_PIXELS = 3136
-_MAX_PIXELS = 12_845_056
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSettings:
-    """How images are cut into patches and bounded in size."""
-
-    patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,14 @@ def read_sidecars(root: Path, config: BaseConfig, dtype: DType) -> Sidecars:
         notes.append("The base has no tokenizer files, so the output cannot be served.")
     else:
         _check_special_ids(root, config)
-    if PREPROCESSOR_FILE not in texts:
-        notes.append(f"The base has no {PREPROCESSOR_FILE}; pixel bounds are Qwen2.5-VL's own.")
-    return Sidecars(copied, texts, _image_settings(root, config), tuple(notes))
+        if "tokenizer.json" not in copied:
+            notes.append(
+                "The base has vocab.json but no tokenizer.json. transformers and vLLM can load the "
+                "output, but polyvec cannot serve it: it needs tokenizer.json. Save it into the "
+                "base with AutoTokenizer.from_pretrained(base).save_pretrained(base) first."
+            )
+    image, image_notes = read_image_settings(root, config)
+    return Sidecars(copied, texts, image, (*notes, *image_notes))
 
 
 def _config_text(config: BaseConfig, dtype: DType) -> str:
@@ -138,10 +144,21 @@ def _set_dtype(fields: dict[str, object], key: str, dtype: DType) -> None:
 
 
 def _without_custom_classes(file: JsonObject) -> str:
-    fields = {name: value for name, value in file.values.items() if name != "auto_map"}
-    if "processor_class" in fields:
-        fields["processor_class"] = PROCESSOR_CLASS
+    fields = _with_qwens_classes(file.values)
+    for name in _NESTED:
+        part = fields.get(name)
+        if isinstance(part, dict):
+            fields[name] = _with_qwens_classes(part)
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_qwens_classes(values: Mapping[str, object]) -> dict[str, object]:
+    fields = {name: value for name, value in values.items() if name != "auto_map"}
+    for field, name in _CLASSES.items():
+        # Qwen's own names differ by version ("...Fast"): those are kept.
+        if field in fields and not str(fields[field]).startswith("Qwen2"):
+            fields[field] = name
+    return fields
 
 
 def _check_special_ids(root: Path, config: BaseConfig) -> None:
@@ -175,15 +192,3 @@ def _added_tokens(root: Path) -> Mapping[str, int]:
         objects = [JsonObject("tokenizer.json", e) for e in entries if isinstance(e, dict)]
         return {entry.text("content"): entry.integer("id") for entry in objects}
     return {}
-
-
-def _image_settings(root: Path, config: BaseConfig) -> ImageSettings:
-    path = root / PREPROCESSOR_FILE
-    file = read_json_object(path) if path.is_file() else JsonObject(str(path), {})
-    size = file.optional_nested("size") or JsonObject(str(path), {})
-    return ImageSettings(
-        patch_size=file.integer("patch_size", config.vision.patch),
-        merge_size=file.integer("merge_size", config.vision.spatial_merge),
-        min_pixels=file.integer("min_pixels", size.integer("shortest_edge", _MIN_PIXELS)),
-        max_pixels=file.integer("max_pixels", size.integer("longest_edge", _MAX_PIXELS)),
-    )
