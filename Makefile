@@ -4,6 +4,8 @@ EXTRAS ?= cpu,dev
 CHECKPOINT ?= tests/golden/jina-v4-mini
 BIN := .venv/bin
 comma := ,
+# The two engines pin different releases of some packages.
+CONSTRAINTS := $(if $(findstring gpu,$(EXTRAS)),constraints-gpu.txt,constraints.txt)
 READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: help demo test test-fast check format bench clean
@@ -16,10 +18,10 @@ help:
 	@echo "make check      format, lint, types, import contracts"
 	@echo "make bench      the benchmarks (long; needs 40 GB of disk)"
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(READY)

@@ -1,6 +1,6 @@
 """`polyvec demo`: from a checkpoint with adapters to a similarity table and a picture."""
 
-import shutil
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 def demo(
     source: Annotated[str, typer.Argument(help="Checkpoint with its adapters, as for merge.")],
     out: Annotated[
-        Path, typer.Option(help="Directory for the merged checkpoints and the picture; replaced.")
+        Path, typer.Option(help="Directory for the merged checkpoints and the picture.")
     ] = Path(".demo"),
 ) -> None:
     """Merge, verify, load in vLLM, and show what comes out."""
     from serving import Embedder
 
+    if importlib.util.find_spec("matplotlib") is None:
+        raise typer.BadParameter("The demo draws with matplotlib: pip install 'polyvec[demo]'.")
     merged = out / "merged"
     _merge_and_verify(source, out, merged)
     started = time.monotonic()
@@ -46,10 +48,8 @@ def _merge_and_verify(source: str, out: Path, merged: Path) -> None:
 
     plan = merge_tools.plan_merge(merge_tools.resolve_source(source))
     print(plan.describe())
-    if merged.exists():
-        shutil.rmtree(merged)
-    out.mkdir(parents=True, exist_ok=True)
-    print(merge_tools.merge(plan, merged).describe())
+    # Replaces what an earlier demo merged, and nothing else.
+    print(merge_tools.merge(plan, merged, overwrite=True).describe())
     report = merge_tools.verify(merged, source=merge_tools.resolve_source(source))
     print(report.describe())
     if not report.passed:

@@ -14,6 +14,7 @@ from serving.errors import (
     EngineStoppedError,
     InputError,
     PolyvecError,
+    SettingsError,
     TaskError,
 )
 from serving.inputs import PageImage, Text
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "PageImage",
     "PolyvecError",
+    "SettingsError",
     "TaskError",
     "Text",
 ]

@@ -2,34 +2,30 @@
 
 `encode_text` and `encode_image` take and give what the model card's do; `encode_query` and
 `encode_document` what sentence-transformers users expect; `aencode` and `aembed` are for servers.
-Engines run in a background thread's event loop, so all of these work from any thread. This module
-knows no vLLM: `serving.engine.start` is imported when a checkpoint is loaded.
+All of these work from any thread. This module knows arguments and containers; `serving.runner` knows
+how engines are run, and `serving.engine.start`, imported when a checkpoint is loaded, knows vLLM.
 """
 
-import asyncio
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from serving.engine.protocol import Engine, Outcome, Want
-from serving.errors import EngineStoppedError, InputError, PolyvecError, TaskError
+from serving.errors import InputError, TaskError
 from serving.inputs import Input, as_image, as_input, as_text
 from serving.loop import LoopThread
 from serving.manifest import Dtype, Manifest, find_tasks, read_manifest
 from serving.pipeline import Pipeline, Request, pooled_or_raise
 from serving.prompts import Prompter
-from serving.settings import EngineSettings
-from serving.vectors import Array, Precision, stacked, vectors_of, with_precision
-
-# Inputs handed on as one batch; small enough that a progress bar moves.
-_CHUNK = 64
+from serving.runner import Runner
+from serving.settings import EngineSettings, load_settings
+from serving.vectors import Array, Precision, check_precision, stacked, vectors_of, with_precision
 
 
 class Embedder:
@@ -38,11 +34,8 @@ class Embedder:
     Use it as a context manager, or call `close`: engines are processes.
     """
 
-    def __init__(self, pipelines: dict[str, Pipeline], loop: LoopThread) -> None:
-        self._pipelines = pipelines
-        self._loop = loop
-        # Also runs at interpreter exit: whoever forgets to close leaves no process behind.
-        self._finalizer = weakref.finalize(self, _close, dict(pipelines), loop)
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
 
     @classmethod
     def load(
@@ -64,48 +57,32 @@ class Embedder:
         Raises:
             CheckpointError: there is no merged checkpoint at `path`.
             TaskError: a task that is not there.
+            SettingsError: a setting or `POLYVEC_*` variable is not valid.
             EngineStartError: vLLM is missing or did not come up.
         """
         from serving.engine.start import runs_on_cpu, start_engine
 
-        directories = _chosen(find_tasks(Path(path)), tasks, Path(path))
-        settings = EngineSettings() if settings is None else settings
-        if dtype is not None:
-            settings = settings.model_copy(update={"dtype": dtype})
+        directories = find_tasks(path, tasks)
+        checked = load_settings(settings, dtype=dtype)
 
         async def start(directory: Path) -> Engine:
-            return await start_engine(directory, settings, num_engines=len(directories))
+            return await start_engine(directory, checked, num_engines=len(directories))
 
-        return cls._start(directories, start, parallel=runs_on_cpu())
+        return cls(Runner.start(directories, start, parallel=runs_on_cpu()))
 
     @classmethod
     def from_engines(cls, directories: dict[str, Path], engines: dict[str, Engine]) -> Self:
         """Embed with engines that run already, one for each task's directory."""
-        loop = LoopThread("polyvec")
-        return cls(
-            {task: _pipeline(path, engines[task]) for task, path in directories.items()}, loop
-        )
-
-    @classmethod
-    def _start(
-        cls, directories: dict[str, Path], start: Callable[[Path], Any], *, parallel: bool
-    ) -> Self:
-        loop = LoopThread("polyvec")
-        try:
-            engines = loop.run(_start_all(directories, start, parallel=parallel))
-        except BaseException:
-            loop.close()
-            raise
-        return cls(
-            {task: _pipeline(path, engines[task]) for task, path in directories.items()}, loop
-        )
-
-    # What is loaded
+        pipelines = {
+            task: Pipeline(engines[task], Prompter(path, read_manifest(path)))
+            for task, path in directories.items()
+        }
+        return cls(Runner(pipelines, LoopThread("polyvec")))
 
     @property
     def tasks(self) -> list[str]:
         """The tasks that are loaded."""
-        return list(self._pipelines)
+        return self._runner.tasks
 
     def manifest(self, task: str | None = None) -> Manifest:
         """What the checkpoint of `task` says of itself.
@@ -113,7 +90,7 @@ class Embedder:
         Raises:
             TaskError: the task is not loaded.
         """
-        return self._pipeline(task).manifest
+        return self._runner.pipeline(task).manifest
 
     # As on the model card
 
@@ -133,12 +110,14 @@ class Embedder:
         Args:
             texts: one text, or a list.
             task: which adapter; may be left out when one task is loaded.
-            max_length: tokens a text keeps, prefix included; the head is kept.
+            max_length: tokens a text keeps, prefix included; the head is kept. The model's own bound or
+                more means as many as the engine was loaded for.
             batch_size: accepted for compatibility; the engine forms its own batches.
             return_multivector: one vector for each token instead of one for the text.
             return_numpy: an array instead of tensors; ignored, with a warning, for the multi-vectors of
                 several texts, whose lengths differ.
-            truncate_dim: keep this many dimensions, one of the model's `matryoshka_dims`.
+            truncate_dim: keep this many dimensions, one of the model's `matryoshka_dims`; as in the
+                original, it does nothing to multi-vectors.
             prompt_name: "query" or "passage"; None is "query".
 
         Returns:
@@ -146,16 +125,17 @@ class Embedder:
             array [text, dim]. For one text: one tensor, or one array.
 
         Raises:
-            TaskError: unknown task, prompt name or dimension.
+            TaskError: unknown task, prompt name or dimension, or an argument of the wrong kind.
             InputError: a text cannot be embedded; names its position.
-            EngineError: the engine cannot answer.
+            EngineError: the engine cannot answer, or was closed.
         """
         _check_batch_size(batch_size)
-        request = Request(
-            want=_want(return_multivector),
+        request = self._request(
+            task,
+            return_multivector,
+            truncate_dim,
             prompt_name=prompt_name,
             max_length=max_length,
-            dim=self._matryoshka(task, truncate_dim),
         )
         return self._encode(texts, as_text, task, request, return_numpy=return_numpy)
 
@@ -182,10 +162,8 @@ class Embedder:
             truncate_dim: see `encode_text`.
         """
         _check_batch_size(batch_size)
-        request = Request(
-            want=_want(return_multivector),
-            max_pixels=max_pixels or None,
-            dim=self._matryoshka(task, truncate_dim),
+        request = self._request(
+            task, return_multivector, truncate_dim, max_pixels=max_pixels or None
         )
         return self._encode(images, as_image, task, request, return_numpy=return_numpy)
 
@@ -228,46 +206,38 @@ class Embedder:
             [input, dim] for a list, [dim] for one input; unit length in float32.
 
         Raises:
-            TaskError: unknown task, prompt name, dimension or precision.
+            TaskError: unknown task, prompt name, dimension or precision, or options that exclude each other.
             InputError: an input cannot be embedded; names its position.
-            EngineError: the engine cannot answer.
+            EngineError: the engine cannot answer, or was closed.
         """
         _check_batch_size(batch_size)
+        check_precision(precision, multi=return_multivector)
+        if return_multivector and truncate_dim:
+            raise TaskError("truncate_dim is for single vectors; multi-vectors have one dimension.")
         task = self._default_task(task)
-        request = Request(
-            want=_want(return_multivector),
+        request = self._request(
+            task,
+            return_multivector,
+            truncate_dim,
             prompt_name=prompt_name,
             max_length=max_length,
             max_pixels=max_pixels,
-            dim=self._matryoshka(task, truncate_dim),
         )
         several = isinstance(inputs, (list, tuple, np.ndarray))
-        outcomes = self._loop_run(
-            self._embed(
-                [_try(as_input, item) for item in (inputs if several else [inputs])],
-                task,
-                request,
-                progress=show_progress_bar,
-            )
-        )
-        vectors = vectors_of(
-            pooled_or_raise(outcomes, name_index=several), multi=return_multivector
-        )
+        items = [_try(as_input, item) for item in (inputs if several else [inputs])]
+        outcomes = self._runner.embed(items, task, request, progress=show_progress_bar)
+        pooled = pooled_or_raise(outcomes, name_index=several)
+        vectors = vectors_of(pooled, multi=return_multivector)
+        as_numpy = convert_to_numpy and not convert_to_tensor
         if return_multivector:
-            plain = (
-                vectors
-                if convert_to_tensor or not convert_to_numpy
-                else [v.numpy() for v in vectors]
-            )
-            return plain if several else plain[0]
-        table = with_precision(
-            stacked(vectors, request.dim or self.manifest(task).hidden_size), precision
-        )
+            ragged = [vector.numpy() for vector in vectors] if as_numpy else vectors
+            return ragged if several else ragged[0]
+        table = with_precision(stacked(vectors, self._dim(task, request)), precision)
         if not several:
             table = table[0]
-        if convert_to_tensor:
-            return table
-        return table.numpy() if convert_to_numpy else list(table) if several else table
+        if as_numpy:
+            return table.numpy()
+        return list(table) if several and not convert_to_tensor else table
 
     def encode_query(self, inputs: Any, **options: Any) -> Any:
         """`encode` with the prompt "query"; same options."""
@@ -300,15 +270,16 @@ class Embedder:
         Raises:
             InputError: the first input that cannot be embedded, by position. The others are computed all
                 the same; use `aembed` to have them.
-            TaskError: unknown task, prompt name or dimension.
-            EngineError: the engine cannot answer.
+            TaskError: unknown task, prompt name or dimension, or `inputs` is not a list.
+            EngineError: the engine cannot answer, or was closed.
         """
-        request = Request(
-            want=_want(return_multivector),
+        request = self._request(
+            task,
+            return_multivector,
+            truncate_dim,
             prompt_name=prompt_name,
             max_length=max_length,
             max_pixels=max_pixels,
-            dim=self._matryoshka(task, truncate_dim),
         )
         outcomes = await self.aembed(inputs, task, request)
         return vectors_of(pooled_or_raise(outcomes, name_index=True), multi=return_multivector)
@@ -319,18 +290,20 @@ class Embedder:
         """Embed a mixed list; each input's own outcome, vectors or `InputError`, in order.
 
         Raises:
-            TaskError: no input could satisfy the request.
-            EngineError: the engine cannot answer.
+            TaskError: no input could satisfy the request, or `inputs` is not a list.
+            EngineError: the engine cannot answer, or was closed.
         """
-        self._check_open()
+        if isinstance(inputs, (str, bytes, Path, Image.Image, dict)):
+            # A string is a sequence too: of its characters.
+            raise TaskError(f"inputs must be a list, not {type(inputs).__name__}. Pass [input].")
         items = [_try(as_input, item) for item in inputs]
-        return await asyncio.wrap_future(self._loop.submit(self._embed(items, task, request)))
+        return await self._runner.aembed(items, task, request)
 
     # Closing
 
     def close(self) -> None:
-        """Stop every engine and its processes; a second call does nothing."""
-        self._finalizer()
+        """Fail what is in flight, stop every engine and its processes; a second call does nothing."""
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -344,6 +317,27 @@ class Embedder:
         self.close()
 
     # Inside
+
+    def _request(
+        self,
+        task: str | None,
+        return_multivector: bool,
+        truncate_dim: int | None,
+        *,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Request:
+        dims = self.manifest(task).matryoshka_dims
+        if truncate_dim and truncate_dim not in dims:
+            raise TaskError(f"Invalid truncate_dim: {truncate_dim}. Must be one of {list(dims)}.")
+        return Request(
+            want=Want(single=not return_multivector, multi=return_multivector),
+            prompt_name=prompt_name,
+            max_length=max_length,
+            max_pixels=max_pixels,
+            dim=truncate_dim or None,
+        )
 
     def _encode(
         self,
@@ -364,86 +358,21 @@ class Embedder:
                 stacklevel=3,
             )
             return_numpy = False
-        outcomes = self._loop_run(self._embed(inputs, task, request))
+        outcomes = self._runner.embed(inputs, task, request)
         vectors = vectors_of(pooled_or_raise(outcomes, name_index=several), multi=multi)
         if not several:
             return vectors[0].numpy() if return_numpy else vectors[0]
         if not return_numpy:
             return vectors
-        return stacked(vectors, request.dim or self.manifest(task).hidden_size).numpy()
+        return stacked(vectors, self._dim(task, request)).numpy()
 
-    async def _embed(
-        self,
-        inputs: list[Input | InputError],
-        task: str | None,
-        request: Request,
-        *,
-        progress: bool = False,
-    ) -> list[Outcome]:
-        pipeline = self._pipeline(task)
-        pipeline.check(request)
-        with tqdm(total=len(inputs), unit="input", disable=not progress) as bar:
-
-            async def embed(chunk: list[Input | InputError]) -> list[Outcome]:
-                outcomes = await pipeline.embed(chunk, request)
-                bar.update(len(chunk))
-                return outcomes
-
-            chunks = [inputs[at : at + _CHUNK] for at in range(0, len(inputs), _CHUNK)]
-            try:
-                async with asyncio.TaskGroup() as group:
-                    parts = [group.create_task(embed(chunk)) for chunk in chunks]
-            except* PolyvecError as failures:
-                raise failures.exceptions[0] from None
-        return [outcome for part in parts for outcome in part.result()]
-
-    def _pipeline(self, task: str | None) -> Pipeline:
-        if task is None:
-            if len(self._pipelines) == 1:
-                return next(iter(self._pipelines.values()))
-            raise TaskError(
-                "Task must be specified before encoding data: several are loaded. "
-                f"Pass task, one of {self.tasks}."
-            )
-        if task not in self._pipelines:
-            raise TaskError(
-                f"Invalid task: {task}. Must be one of {self.tasks}. "
-                "Merge the adapter (polyvec merge --task) or load the directory that holds it."
-            )
-        return self._pipelines[task]
+    def _dim(self, task: str | None, request: Request) -> int:
+        return request.dim or self.manifest(task).hidden_size
 
     def _default_task(self, task: str | None) -> str | None:
-        if task is None and len(self._pipelines) > 1 and "retrieval" in self._pipelines:
+        if task is None and len(self.tasks) > 1 and "retrieval" in self.tasks:
             return "retrieval"
         return task
-
-    def _matryoshka(self, task: str | None, truncate_dim: int | None) -> int | None:
-        if not truncate_dim:
-            return None
-        dims = self._pipeline(task).manifest.matryoshka_dims
-        if truncate_dim not in dims:
-            raise TaskError(f"Invalid truncate_dim: {truncate_dim}. Must be one of {list(dims)}.")
-        return truncate_dim
-
-    def _loop_run(self, coroutine: Any) -> list[Outcome]:
-        if not self._finalizer.alive:
-            coroutine.close()
-            self._check_open()
-        outcomes: list[Outcome] = self._loop.run(coroutine)
-        return outcomes
-
-    def _check_open(self) -> None:
-        if not self._finalizer.alive:
-            raise EngineStoppedError("The embedder is closed. Load the checkpoint again.")
-
-
-def _pipeline(directory: Path, engine: Engine) -> Pipeline:
-    manifest = read_manifest(directory)
-    return Pipeline(engine, Prompter(directory, manifest), manifest)
-
-
-def _want(return_multivector: bool) -> Want:
-    return Want(single=not return_multivector, multi=return_multivector)
 
 
 def _try(convert: Callable[[Any], Input], item: object) -> Input | InputError:
@@ -454,54 +383,5 @@ def _try(convert: Callable[[Any], Input], item: object) -> Input | InputError:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise TaskError(f"batch_size must be at least 1, not {batch_size}.")
-
-
-def _chosen(found: dict[str, Path], tasks: Sequence[str] | None, path: Path) -> dict[str, Path]:
-    if tasks is None:
-        return found
-    if isinstance(tasks, str):
-        tasks = [tasks]
-    missing = [task for task in tasks if task not in found]
-    if missing or not tasks:
-        raise TaskError(
-            f"{path} holds the tasks {sorted(found)}, not {missing or 'none'}. "
-            "Merge what is missing: polyvec merge SOURCE OUT --task TASK."
-        )
-    return {task: found[task] for task in tasks}
-
-
-async def _start_all(
-    directories: dict[str, Path], start: Callable[[Path], Any], *, parallel: bool
-) -> dict[str, Engine]:
-    """Start all engines, or none: those that came up are stopped when another does not."""
-    engines: dict[str, Engine] = {}
-
-    async def start_one(task: str, directory: Path) -> None:
-        engines[task] = await start(directory)
-
-    try:
-        if parallel:
-            async with asyncio.TaskGroup() as group:
-                for task, directory in directories.items():
-                    group.create_task(start_one(task, directory))
-        else:
-            # Each engine measures the accelerator's free memory while it starts.
-            for task, directory in directories.items():
-                await start_one(task, directory)
-    except BaseException as failure:
-        for engine in engines.values():
-            await engine.close()
-        if isinstance(failure, BaseExceptionGroup):
-            raise failure.exceptions[0] from None
-        raise
-    return engines
-
-
-def _close(pipelines: dict[str, Pipeline], loop: LoopThread) -> None:
-    async def close_all() -> None:
-        await asyncio.gather(*(pipeline.close() for pipeline in pipelines.values()))
-
-    loop.run(close_all())
-    loop.close()
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise TaskError(f"batch_size must be an int of at least 1, not {batch_size!r}.")

@@ -3,13 +3,14 @@
     PolyvecError
     ├── CheckpointError    the directory is not a merged checkpoint that can be served
     ├── InputError         one input cannot be embedded; names it and says why
-    ├── TaskError          the task, prompt or dimension asked for does not exist here
+    ├── TaskError          the task, prompt, dimension or option asked for does not exist here
+    ├── SettingsError      a setting, given or from the environment, is not valid
     └── EngineError
         ├── EngineStartError   the engine did not come up
         ├── EngineStoppedError the engine was closed before or during the call
         └── EngineDeadError    the engine died with requests in flight
 
-The first three are also ValueErrors, as in the model's own library. Errors of vLLM become these in
+The first four are also ValueErrors, as in the model's own library. Errors of vLLM become these in
 serving/engine; nothing above that folder sees a foreign exception.
 """
 
@@ -41,7 +42,11 @@ class InputError(PolyvecError, ValueError):
 
 
 class TaskError(PolyvecError, ValueError):
-    """A task, prompt name or dimension that this checkpoint does not have."""
+    """A task, prompt name, dimension or option that this checkpoint or call does not have."""
+
+
+class SettingsError(PolyvecError, ValueError):
+    """A setting, or a `POLYVEC_*` variable, that is unknown or has a bad value."""
 
 
 class EngineError(PolyvecError):

@@ -5,6 +5,7 @@ rotation by EXIF. Resizing belongs to the engine's processor. Fetches nothing.
 """
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,15 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from serving.errors import InputError
-from serving.inputs import ImageSource
+from serving.inputs import ImageSource, shortened
 from serving.manifest import ImageSpec
+
+# Pillow reads a lazily opened image when it is first used, and two threads at once spoil it: the same
+# image object may stand in one list several times.
+_LOCKS = [threading.Lock() for _ in range(64)]
+
+# Converting these to RGB clips every value above 255: a scan of 16 bits turns white.
+_WIDE_MODES = ("I", "F")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +39,15 @@ def decode_image(source: ImageSource, limits: ImageLimits) -> Image.Image:
     Raises:
         InputError: the file is missing, too large, no image, truncated, or of a shape that is refused.
     """
-    name = str(source) if isinstance(source, Path) else "the image"
+    name = shortened(str(source)) if isinstance(source, Path) else "the image"
     try:
         with warnings.catch_warnings():
             # The bound below replaces Pillow's warning, which would only be printed.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = _open(source, name, limits)
             _check_shape(image, name, limits)
+            with _LOCKS[id(image) % len(_LOCKS)]:
+                image.load()
             return image.convert("RGB")
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is refused as a decompression bomb: {error}") from error
@@ -80,6 +90,10 @@ def _open(source: ImageSource, name: str, limits: ImageLimits) -> Image.Image:
 
 def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
     width, height = image.size
+    if image.mode.startswith(_WIDE_MODES):
+        raise InputError(
+            f"{name} has pixels of mode {image.mode}, wider than 8 bits. Scale them to 8 bits first."
+        )
     if min(width, height) == 0:
         raise InputError(f"{name} is empty ({width} x {height} pixels).")
     if width * height > limits.max_decoded_pixels:

@@ -20,6 +20,9 @@ from serving.errors import InputError
 ImageSource = Image.Image | Path | bytes
 """An image before decoding: decoded already, in a file, or an encoded file's bytes."""
 
+# Longer than any path; what is longer is most likely base64.
+_MAX_PATH = 4096
+
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 
 
@@ -108,11 +111,16 @@ def as_image(value: object) -> PageImage:
             ("http://", "https://", "ftp://", "file://", "s3://")
         ):
             raise InputError(
-                f"{_short(value)} is a URL, and nothing is fetched here. "
+                f"{shortened(value)} is a URL, and nothing is fetched here. "
                 "Download it and pass a path, bytes or a PIL image."
             )
         case str() if value.lower().startswith("data:"):
             return PageImage(_decode_data_uri(value))
+        case str() if not value or len(value) > _MAX_PATH:
+            raise InputError(
+                "A string given as an image must be a path or a data URI, not "
+                f"{len(value)} characters. Base64 needs 'data:image/png;base64,' before it."
+            )
         case str():
             return PageImage(Path(value))
         case _:
@@ -126,7 +134,7 @@ def _decode_data_uri(uri: str) -> bytes:
     header = _DATA_URI.match(uri)
     if header is None:
         raise InputError(
-            f"{_short(uri)} is not an image's data URI; it must start with 'data:image/<type>;base64,'."
+            f"{shortened(uri)} is not an image's data URI; it must start with 'data:image/<type>;base64,'."
         )
     try:
         return base64.b64decode(uri[header.end() :], validate=True)
@@ -134,5 +142,6 @@ def _decode_data_uri(uri: str) -> bytes:
         raise InputError(f"The data URI is not valid base64 ({error}).") from error
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def shortened(text: str) -> str:
+    """A user's string, short enough to stand in a message."""
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -4,12 +4,13 @@ Serving takes every model-specific number and string from here. This module know
 where it lies; it does not know how the checkpoint was made, and reads no weights.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serving.errors import CheckpointError
+from serving.errors import CheckpointError, TaskError
 
 MANIFEST_NAME = "polyvec.json"
 
@@ -142,16 +143,37 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def find_tasks(path: Path) -> dict[str, Path]:
+def find_tasks(path: str | Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
     """Map task name to checkpoint directory, for one merged task or a directory of several.
+
+    Args:
+        path: one or the other.
+        wanted: the tasks to return, in this order; None returns all.
 
     Raises:
         CheckpointError: there is no merged checkpoint at `path`; the message says what is there.
+        TaskError: a wanted task is not there.
     """
+    found = _find_all(path)
+    if wanted is None:
+        return found
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    missing = [task for task in wanted if task not in found]
+    if missing or not wanted:
+        raise TaskError(
+            f"{path} holds the tasks {sorted(found)}, not {missing or 'none'}. "
+            "Merge what is missing: polyvec merge SOURCE OUT --task TASK."
+        )
+    return {task: found[task] for task in wanted}
+
+
+def _find_all(path: str | Path) -> dict[str, Path]:
+    # A Path has already lost one of the slashes.
     if "://" in str(path) or str(path).startswith(("http:", "https:")):
         raise CheckpointError(
             f"{path} is a URL. Serving reads a local directory that `polyvec merge` has written."
         )
+    path = Path(path)
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist. Make it with `polyvec merge SOURCE {path}`, "

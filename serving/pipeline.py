@@ -34,22 +34,41 @@ class Request:
     max_pixels: int | None = None
     dim: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("max_length", "max_pixels", "dim"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise TaskError(f"{name} must be an int, not {value!r}.")
+
 
 class Pipeline:
     """Embeds inputs with one engine."""
 
-    def __init__(self, engine: Engine, prompter: Prompter, manifest: Manifest) -> None:
+    def __init__(self, engine: Engine, prompter: Prompter) -> None:
         self._engine = engine
         self._prompter = prompter
-        self.manifest = manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the checkpoint says of itself."""
+        return self._prompter.manifest
 
     def check(self, request: Request) -> None:
         """Refuse a request that no input could satisfy, before anything is computed.
 
         Raises:
-            TaskError: unknown prompt name, or a dimension outside 1..hidden.
+            TaskError: unknown prompt name, a bound too small for anything, or a dimension outside
+                1..hidden.
         """
         self._prompter.prefix(request.prompt_name)
+        if request.max_length is not None and request.max_length < 1:
+            raise TaskError(f"max_length must be at least 1, not {request.max_length}.")
+        smallest = self.manifest.image.token_edge**2
+        if request.max_pixels is not None and request.max_pixels < smallest:
+            raise TaskError(
+                f"max_pixels must be at least {smallest}, the area of one image token, "
+                f"not {request.max_pixels}."
+            )
         if request.dim is not None and not 1 <= request.dim <= self.manifest.hidden_size:
             raise TaskError(
                 f"Vectors have 1 to {self.manifest.hidden_size} dimensions, not {request.dim}."
@@ -81,7 +100,7 @@ class Pipeline:
                 self._prompter.text_prompts,
                 texts,
                 prompt_name=request.prompt_name,
-                max_length=request.max_length,
+                max_length=self._max_length(request.max_length),
             )
         )
         prompts: list[Prompt | InputError] = []
@@ -94,6 +113,11 @@ class Pipeline:
                 case InputError():
                     prompts.append(item)
         return prompts
+
+    def _max_length(self, asked: int | None) -> int:
+        """What the model takes is cut to what the engine takes; a length asked for on purpose is not."""
+        bound = self.manifest.max_text_tokens
+        return min(bound, self._engine.max_tokens) if asked is None or asked >= bound else asked
 
     async def close(self) -> None:
         """Stop the engine."""

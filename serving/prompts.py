@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from serving.engine.protocol import ImagePrompt, TextPrompt
-from serving.errors import CheckpointError, InputError, TaskError
+from serving.errors import CheckpointError, TaskError
 from serving.inputs import PageImage, Text
 from serving.manifest import Manifest
 
@@ -20,40 +20,29 @@ class Prompter:
     """Makes prompts for one task."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
-        self._manifest = manifest
+        self.manifest = manifest
         self._tokenizer = _load_tokenizer(directory)
         self._image_template = self._encode_image_template()
+        self._guard_markers()
 
     def text_prompts(
-        self, texts: Sequence[Text], *, prompt_name: str | None, max_length: int | None
+        self, texts: Sequence[Text], *, prompt_name: str | None, max_length: int
     ) -> list[TextPrompt]:
         """Prefix and tokenise `texts`; each keeps its first `max_length` tokens, prefix included.
 
         Raises:
             TaskError: the manifest has no prompt of that name.
-            InputError: `max_length` is not positive.
         """
         prefix = self.prefix(prompt_name)
-        limit = self._manifest.max_text_tokens if max_length is None else max_length
-        if limit < 1:
-            raise InputError(f"max_length must be at least 1, not {limit}.")
         encodings = self._tokenizer.encode_batch_fast(
             [prefix + text.text for text in texts], add_special_tokens=False
         )
-        return [TextPrompt(token_ids=tuple(encoding.ids[:limit])) for encoding in encodings]
+        return [TextPrompt(token_ids=tuple(encoding.ids[:max_length])) for encoding in encodings]
 
     def image_prompt(self, image: PageImage, *, max_pixels: int | None) -> ImagePrompt:
-        """Put `image` into the manifest's template; it is resized to at most `max_pixels`.
-
-        Raises:
-            InputError: `max_pixels` is smaller than one image token.
-        """
-        spec = self._manifest.image
+        """Put `image` into the manifest's template; it is resized to at most `max_pixels`."""
+        spec = self.manifest.image
         bound = spec.max_pixels if max_pixels is None else max_pixels
-        if bound < spec.token_edge**2:
-            raise InputError(
-                f"max_pixels must be at least {spec.token_edge**2}, the area of one image token, not {bound}."
-            )
         return ImagePrompt(
             token_ids=self._image_template,
             source=image.source,
@@ -67,30 +56,47 @@ class Prompter:
         Raises:
             TaskError: the manifest has no prompt of that name.
         """
-        name = self._manifest.default_prompt if prompt_name is None else prompt_name
-        try:
-            return self._manifest.prompts[name]
-        except KeyError:
+        name = self.manifest.default_prompt if prompt_name is None else prompt_name
+        if not isinstance(name, str) or name not in self.manifest.prompts:
             raise TaskError(
-                f"Invalid prompt_name: {name}. Must be one of {list(self._manifest.prompts)}."
-            ) from None
+                f"Invalid prompt_name: {name}. Must be one of {list(self.manifest.prompts)}."
+            )
+        return self.manifest.prompts[name]
 
     def _encode_image_template(self) -> tuple[int, ...]:
         # The template is the model's own text: its special tokens are meant as such.
         self._tokenizer.encode_special_tokens = False
         ids = tuple(
-            self._tokenizer.encode(self._manifest.image_prompt, add_special_tokens=False).ids
+            self._tokenizer.encode(self.manifest.image_prompt, add_special_tokens=False).ids
         )
         self._tokenizer.encode_special_tokens = True
-        special = self._manifest.special_token_ids
+        special = self.manifest.special_token_ids
         for name, token_id in special:
             if ids.count(token_id) != 1:
                 raise CheckpointError(
-                    f"The image prompt {self._manifest.image_prompt!r} has {ids.count(token_id)} tokens "
+                    f"The image prompt {self.manifest.image_prompt!r} has {ids.count(token_id)} tokens "
                     f"{name} (id {token_id}), expected 1. The tokenizer and the manifest do not belong together; "
                     "merge the checkpoint again."
                 )
         return ids
+
+    def _guard_markers(self) -> None:
+        """Make the image markers special, so that user text cannot spell them; some tokenizers do not."""
+        contents: list[str] = []
+        for _, token_id in self.manifest.special_token_ids:
+            content = self._tokenizer.id_to_token(token_id)
+            assert content is not None  # the template was checked to hold it
+            contents.append(content)
+        self._tokenizer.add_special_tokens(
+            [AddedToken(content, special=True, normalized=False) for content in contents]
+        )
+        ids = set(self._tokenizer.encode("".join(contents), add_special_tokens=False).ids)
+        forged = ids & {token_id for _, token_id in self.manifest.special_token_ids}
+        if forged:
+            raise CheckpointError(
+                f"The tokenizer turns user text into the image markers {sorted(forged)}. "
+                "Merge a checkpoint whose tokenizer marks them as special."
+            )
 
 
 def _load_tokenizer(directory: Path) -> Tokenizer:

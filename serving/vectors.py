@@ -4,7 +4,7 @@ Tensors and arrays only; it does not know where the vectors came from.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 import torch
@@ -31,12 +31,26 @@ def stacked(vectors: Sequence[Tensor], dim: int) -> Tensor:
     return torch.stack(list(vectors)) if vectors else torch.empty((0, dim))
 
 
-def with_precision(vectors: Tensor, precision: Precision) -> Tensor:
-    """Single vectors [input, dim] as they are, or one bit per dimension packed into bytes.
+def check_precision(precision: str, *, multi: bool) -> None:
+    """Refuse a precision before anything is computed.
 
     Raises:
-        TaskError: a precision that is not offered, with what to use instead.
+        TaskError: it is not offered; says what to use instead.
     """
+    if precision not in get_args(Precision):
+        raise TaskError(
+            f"precision must be one of {list(get_args(Precision))}, not {precision!r}. "
+            "For int8 use pooling.int8(vectors), which returns the scales that undo it."
+        )
+    if multi and precision != "float32":
+        raise TaskError(
+            f"precision={precision!r} is for single vectors. "
+            "For multi-vectors call pooling.binary or pooling.ubinary on each."
+        )
+
+
+def with_precision(vectors: Tensor, precision: Precision) -> Tensor:
+    """Single vectors [input, dim] as they are, or one bit per dimension packed into bytes."""
     match precision:
         case "float32":
             return vectors
@@ -45,7 +59,4 @@ def with_precision(vectors: Tensor, precision: Precision) -> Tensor:
         case "ubinary":
             return ubinary(vectors)
         case _:
-            raise TaskError(
-                f"precision must be 'float32', 'binary' or 'ubinary', not {precision!r}. "
-                "For int8 use pooling.int8(vectors), which returns the scales that undo it."
-            )
+            assert_never(precision)

@@ -46,7 +46,7 @@ class FakeEngine:
             self.manifest,
             None if dim is None else fake_projector(dim, self.manifest.hidden_size),
         )
-        self._max_tokens = settings.max_model_tokens or self.manifest.max_text_tokens
+        self.max_tokens: int = settings.max_model_tokens or self.manifest.max_text_tokens
         self._limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
             max_decoded_pixels=settings.max_decoded_pixels,
@@ -72,9 +72,9 @@ class FakeEngine:
     def _outcome(self, prompt: Prompt, want: Want) -> Outcome:
         try:
             token_ids = self._expand(prompt)
-            if len(token_ids) > self._max_tokens:
+            if len(token_ids) > self.max_tokens:
                 raise InputError(
-                    f"The input has {len(token_ids)} tokens; this engine was loaded for at most {self._max_tokens}."
+                    f"The input has {len(token_ids)} tokens; this engine was loaded for at most {self.max_tokens}."
                 )
         except InputError as error:
             return error

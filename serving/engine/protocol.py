@@ -71,6 +71,11 @@ Outcome = Pooled | InputError
 class Engine(Protocol):
     """Computes vectors for one task."""
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest prompt the engine takes, in tokens."""
+        ...
+
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         """Embed `prompts`; outcomes in the same order, a bad prompt fails alone.
 

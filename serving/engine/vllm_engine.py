@@ -17,10 +17,11 @@ from serving.engine.external import ExternalPooler
 from serving.engine.foreign import foreign_errors, translate
 from serving.engine.processes import stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
-from serving.errors import EngineError, EngineStoppedError, InputError
+from serving.errors import EngineStoppedError, InputError
 from serving.images import ImageLimits, count_image_tokens, decode_image
 from serving.manifest import Manifest
 from serving.settings import EngineSettings
+from serving.together import together
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +47,7 @@ class VllmEngine:
             max_decoded_pixels=settings.max_decoded_pixels,
             max_aspect_ratio=pooler.manifest.image.max_aspect_ratio,
         )
-        self._max_tokens: int = llm.model_config.max_model_len
+        self.max_tokens: int = llm.model_config.max_model_len
         self._max_image_tokens: int = llm.input_processor.mm_encoder_cache_size
         self._text_slots = asyncio.Semaphore(settings.max_texts_in_flight)
         self._image_slots = asyncio.Semaphore(settings.max_images_in_flight)
@@ -61,13 +62,7 @@ class VllmEngine:
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         """Embed `prompts`; see `Engine.embed`."""
         self._pooler.check(want)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._outcome(prompt, want)) for prompt in prompts]
-        except* EngineError as failures:
-            # The first says it: the others are the same engine failing the same way.
-            raise _first(failures) from None
-        return [task.result() for task in tasks]
+        return await together(self._outcome(prompt, want) for prompt in prompts)
 
     async def check_health(self) -> None:
         """Return if the engine can answer; see `Engine.check_health`."""
@@ -157,10 +152,10 @@ class VllmEngine:
                 assert_never(prompt)
 
     def _check_length(self, num_tokens: int) -> None:
-        if num_tokens > self._max_tokens:
+        if num_tokens > self.max_tokens:
             raise InputError(
-                f"The input has {num_tokens} tokens; this engine was loaded for at most {self._max_tokens}. "
-                f"Pass max_length={self._max_tokens} to cut it, or load with a larger max_model_tokens."
+                f"The input has {num_tokens} tokens; this engine was loaded for at most {self.max_tokens}. "
+                f"Pass max_length={self.max_tokens} to cut it, or load with a larger max_model_tokens."
             )
 
     def _check_image(self, prompt: ImagePrompt, image: "Image") -> None:
@@ -175,8 +170,3 @@ class VllmEngine:
             )
         # The placeholder in the template is one of the image tokens.
         self._check_length(len(prompt.token_ids) - 1 + num_image_tokens)
-
-
-def _first(group: ExceptionGroup[EngineError]) -> EngineError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

@@ -95,6 +95,8 @@ def test_merge_then_verify_then_damage(polyvec: Polyvec, tmp_path: Path) -> None
         (["encode", "--model", "/nowhere", "text"], "/nowhere does not exist"),
         (["encode", "--model", str(GOLDEN_CHECKPOINT), "text"], "not merged yet"),
         (["encode", "--model", "/nowhere"], "Nothing to embed"),
+        (["encode", "--model", "/nowhere", "--image", "https://a/b.png"], "is a URL"),
+        (["encode", "--model", "/nowhere", "--image", "/no/such.png"], "is not a file"),
         (["encode", "--model", "/nowhere", "text", "--output", "a.parquet"], ".npz or .jsonl"),
         (["encode", "--model", "/nowhere", "text", "--output", "/no/dir/a.npz"], "does not exist"),
     ],
@@ -120,3 +122,28 @@ def test_a_mistake_gets_a_message_and_not_a_traceback(
 def test_help_answers_without_loading_torch() -> None:
     code = "import sys, polyvec.cli; sys.exit(int('torch' in sys.modules or 'vllm' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--task", "code", "--dim", "7", "text"], "--dim must be one of [8, 16, 32, 64]"),
+        (["--task", "code", "--dim", "8", "--multivector", "text"], "--dim is for single vectors"),
+        (["text"], "Pass --task, one of"),
+        (["--task", "poetry", "text"], "holds the tasks"),
+    ],
+)
+def test_encode_checks_everything_before_it_starts_an_engine(
+    polyvec: Polyvec, merged_float32: Path, arguments: list[str], says: str
+) -> None:
+    done = polyvec("encode", "--model", merged_float32, *arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_the_demo_replaces_nothing_but_an_earlier_demo(polyvec: Polyvec, tmp_path: Path) -> None:
+    (tmp_path / "merged" / "code").mkdir(parents=True)
+    (tmp_path / "merged" / "code" / "thesis.txt").write_text("years of work")
+    done = polyvec("demo", GOLDEN_CHECKPOINT, "--out", tmp_path)
+    assert done.returncode == 1
+    assert (tmp_path / "merged" / "code" / "thesis.txt").read_text() == "years of work"

@@ -1,8 +1,13 @@
 """The Python API over the computable engine: shapes, types, order, names of errors."""
 
 import asyncio
+import json
+import shutil
 import threading
+import time
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,7 @@ from tokenizers import Tokenizer
 from pooling import truncate, unpack
 from serving import Embedder, EngineSettings, EngineStoppedError, InputError, TaskError
 from serving.engine.fake import FakeEngine, fake_token_embeddings
-from serving.engine.protocol import Pooled, Want
+from serving.engine.protocol import Outcome, Pooled, Prompt, Want
 from serving.manifest import find_tasks
 from serving.pipeline import Request
 from tests.conftest import Golden
@@ -115,7 +120,11 @@ def test_truncate_dim_cuts_and_scales_to_unit_length_again(fake_embedder: Embedd
         ({}, "Task must be specified before encoding data"),
         ({"task": "code", "truncate_dim": 17}, "Invalid truncate_dim: 17. Must be one of"),
         ({"task": "code", "prompt_name": "title"}, "Invalid prompt_name: title. Must be one of"),
-        ({"task": "code", "batch_size": 0}, "batch_size must be at least 1"),
+        ({"task": "code", "batch_size": 0}, "batch_size must be an int of at least 1"),
+        ({"task": "code", "max_length": 512.0}, "max_length must be an int, not 512.0"),
+        ({"task": "code", "max_length": 0}, "max_length must be at least 1"),
+        ({"task": ["code"]}, "Invalid task"),
+        ({"task": "code", "prompt_name": ["query"]}, "Invalid prompt_name"),
     ],
 )
 def test_errors_are_the_model_cards_own(
@@ -191,20 +200,22 @@ def test_max_length_and_max_pixels_change_the_tokens(fake_embedder: Embedder) ->
         for bound in (784, 200_000, None)
     ]
     assert counts == [1 + TEMPLATE, 252 + TEMPLATE, 744 + TEMPLATE]
-    with pytest.raises(InputError, match="max_pixels must be at least 784"):
+    with pytest.raises(TaskError, match="max_pixels must be at least 784"):
         fake_embedder.encode_image(page, task="code", max_pixels=783)
-    with pytest.raises(InputError, match="max_length must be at least 1"):
-        fake_embedder.encode_text("a", task="code", max_length=0)
 
 
-def test_an_engine_for_shorter_prompts_says_how_to_go_on(merged_float32: Path) -> None:
+def test_an_engine_for_shorter_prompts_cuts_what_asks_for_all_and_says_so_otherwise(
+    merged_float32: Path,
+) -> None:
     directories = find_tasks(merged_float32 / "code")
     settings = EngineSettings(max_model_tokens=16)
     engines = {task: FakeEngine(path, settings) for task, path in directories.items()}
     with Embedder.from_engines(directories, engines) as embedder:
+        cut = embedder.encode_text("word " * 50, max_length=16)
+        for whole in (embedder.encode_text("word " * 50), embedder.encode("word " * 50)):
+            np.testing.assert_array_equal(np.asarray(whole), np.asarray(cut))
         with pytest.raises(InputError, match="loaded for at most 16"):
-            embedder.encode_text("word " * 50)
-        assert embedder.encode_text("word " * 50, max_length=16).shape == (HIDDEN,)
+            embedder.encode_text("word " * 50, max_length=20)
 
 
 def test_queries_and_documents_as_in_sentence_transformers(fake_embedder: Embedder) -> None:
@@ -238,6 +249,79 @@ def test_binary_precision_keeps_the_signs(fake_embedder: Embedder) -> None:
     np.testing.assert_array_equal(signed.astype(int), bits.astype(int) - 128)
     with pytest.raises(TaskError, match=r"pooling\.int8"):
         fake_embedder.encode(["a"], task="code", precision="int8")  # type: ignore[arg-type]
+
+
+def test_options_that_would_be_lost_are_refused(fake_embedder: Embedder) -> None:
+    for options in (
+        {"return_multivector": True, "precision": "binary"},
+        {"return_multivector": True, "truncate_dim": 16},
+        {"precision": "float16"},
+    ):
+        with pytest.raises(TaskError, match=r"precision|truncate_dim"):
+            fake_embedder.encode(["a"], task="code", **options)
+
+
+@pytest.mark.parametrize("inputs", ["one", b"two", Path("one.png"), {"text": "one"}])
+def test_a_single_input_is_not_taken_for_a_list(fake_embedder: Embedder, inputs: object) -> None:
+    with pytest.raises(TaskError, match=r"Pass \[input\]"):
+        asyncio.run(fake_embedder.aencode(inputs, "code"))  # type: ignore[arg-type]
+
+
+def test_text_cannot_spell_an_image_even_if_the_tokenizer_lets_it(
+    merged_float32: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(merged_float32 / "code", tmp_path / "code")
+    path = tmp_path / "code" / "tokenizer.json"
+    fields = json.loads(path.read_text("utf-8"))
+    assert fields["added_tokens"]
+    for token in fields["added_tokens"]:
+        token["special"] = False
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    engine = FakeEngine(tmp_path / "code")
+    with Embedder.from_engines({"code": tmp_path / "code"}, {"code": engine}) as embedder:
+        (outcome,) = asyncio.run(
+            embedder.aembed(["<|vision_start|><|image_pad|>"], None, Request(Want(single=True)))
+        )
+        assert isinstance(outcome, Pooled)
+        ids = embedder.manifest().special_token_ids
+        assert not {ids.vision_start, ids.image_pad} & set(outcome.token_ids)
+
+
+class SlowEngine(FakeEngine):
+    """Never answers."""
+
+    async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
+        await asyncio.sleep(3600)
+        return await super().embed(prompts, want)
+
+
+def test_closing_fails_what_is_in_flight(merged_float32: Path) -> None:
+    path = merged_float32 / "code"
+    embedder = Embedder.from_engines({"code": path}, {"code": SlowEngine(path)})
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [
+            pool.submit(embedder.encode_text, "a"),
+            pool.submit(lambda: asyncio.run(embedder.aencode(["a"]))),
+        ]
+        time.sleep(0.2)
+        embedder.close()
+        for call in waiting:
+            with pytest.raises(EngineStoppedError, match="is closed"):
+                call.result(timeout=10)
+
+
+def test_cancelling_the_caller_is_a_cancellation(merged_float32: Path) -> None:
+    path = merged_float32 / "code"
+
+    async def scenario(embedder: Embedder) -> None:
+        call = asyncio.create_task(embedder.aencode(["a"]))
+        await asyncio.sleep(0.1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    with Embedder.from_engines({"code": path}, {"code": SlowEngine(path)}) as embedder:
+        asyncio.run(scenario(embedder))
 
 
 def test_many_threads_and_loops_share_one_embedder(fake_embedder: Embedder) -> None:

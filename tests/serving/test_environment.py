@@ -9,12 +9,12 @@ from serving.engine.environment import children_without_main, variables
 
 
 def test_variables_of_the_user_win_and_ours_are_taken_back() -> None:
-    os.environ["POLYVEC_TEST_SET"] = "user"
-    with variables({"POLYVEC_TEST_SET": "ours", "POLYVEC_TEST_NEW": "ours"}):
-        assert os.environ["POLYVEC_TEST_SET"] == "user"
-        assert os.environ["POLYVEC_TEST_NEW"] == "ours"
-    assert os.environ.pop("POLYVEC_TEST_SET") == "user"
-    assert "POLYVEC_TEST_NEW" not in os.environ
+    os.environ["PVTEST_SET"] = "user"
+    with variables({"PVTEST_SET": "ours", "PVTEST_NEW": "ours"}):
+        assert os.environ["PVTEST_SET"] == "user"
+        assert os.environ["PVTEST_NEW"] == "ours"
+    assert os.environ.pop("PVTEST_SET") == "user"
+    assert "PVTEST_NEW" not in os.environ
 
 
 def test_a_spawned_child_does_not_run_the_main_script_again(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_path_bytes_and_pil_decode_to_the_same_pixels(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(decode_image(source, LIMITS)), pixels)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     assert decode_image(Image.new(mode, (5, 5)), LIMITS).mode == "RGB"
 
@@ -62,6 +63,8 @@ WHOLE = encoded(Image.effect_noise((64, 64), 100))
         (encoded(TOO_LONG), "aspect ratio of 201.0"),
         (TOO_LONG, "aspect ratio of 201.0"),
         (Image.new("RGB", (0, 5)), "is empty"),
+        (Image.new("I;16", (5, 5)), "mode I;16, wider than 8 bits"),
+        (Image.new("F", (5, 5)), "mode F, wider than 8 bits"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(source: ImageSource, says: str) -> None:
@@ -92,3 +95,14 @@ def test_token_counts_agree_with_the_golden_grids(golden: Golden) -> None:
         with Image.open(path) as image:
             counted = count_image_tokens(*image.size, SPEC.max_pixels, SPEC)
         assert counted == rows * columns // SPEC.merge_size**2
+
+
+def test_one_lazily_opened_image_can_be_decoded_by_many_threads(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            lazy = Image.open(path)
+            decoded = list(pool.map(lambda image: decode_image(image, LIMITS), [lazy] * 8))
+            assert all(np.array_equal(np.asarray(image), pixels) for image in decoded)

@@ -60,6 +60,8 @@ def test_a_url_is_refused_and_not_fetched(url: str) -> None:
         ("data:image/png;base64,!!!", "not valid base64"),
         ({"image": "data:text/plain,x"}, "not an image's data URI"),
         ({"text": 7}, "must be a str, not int"),
+        ({"image": ""}, "must be a path or a data URI"),
+        ({"image": "A" * 5000}, "not 5000 characters. Base64 needs"),
         ("\ud800 alone", "lone surrogate at character 0"),
     ],
 )
