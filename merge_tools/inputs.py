@@ -101,7 +101,7 @@ def _given(adapters: Mapping[str, Path]) -> tuple[Adapter, ...]:
             raise SourceNotFound(f"The adapter for {task!r} should be a directory, got {path}.")
         found += _exactly_one(path, path.resolve().name, task)
     if not found:
-        raise TaskError("adapters is empty, so there is nothing to merge. Name at least one.")
+        raise TaskError("No adapter is given, so there is nothing to merge. Name at least one.")
     return tuple(found)
 
 
@@ -111,7 +111,8 @@ def _one_each(directory: Path, source: Source) -> tuple[Adapter, ...]:
         raise SourceNotFound(
             f"{source.root} holds no adapters: neither {ADAPTERS_DIRECTORY}/{CONFIG_FILE}, nor "
             f"{ADAPTERS_DIRECTORY}/<task>/{CONFIG_FILE}, nor a {CONFIG_FILE} of its own. Point to "
-            "the original checkpoint, or name PEFT directories to merge into this base."
+            "the original checkpoint, or name PEFT directories to merge into this base with "
+            "--adapter TASK=DIRECTORY (adapters={TASK: DIRECTORY})."
         )
     return tuple(a for path in paths for a in _exactly_one(path, source.name, path.name))
 

@@ -208,7 +208,9 @@ def test_a_task_that_cannot_name_a_directory_is_refused(
 
 
 def test_a_base_without_adapters_says_what_is_missing(qwen_base: Path) -> None:
-    with pytest.raises(SourceNotFound, match=r"holds no adapters: neither adapters/adapter_config"):
+    with pytest.raises(
+        SourceNotFound, match=r"holds no adapters: neither adapters/adapter_config.*--adapter TASK="
+    ):
         plan_merge(resolve_source(qwen_base))
 
 
