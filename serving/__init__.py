@@ -14,11 +14,12 @@ from serving.errors import (
     EngineStoppedError,
     InputError,
     PolyvecError,
+    QueueFullError,
     SettingsError,
     TaskError,
 )
 from serving.inputs import PageImage, Text
-from serving.settings import EngineSettings
+from serving.settings import EngineSettings, ServerSettings
 
 __all__ = [
     "CheckpointError",
@@ -31,6 +32,8 @@ __all__ = [
     "InputError",
     "PageImage",
     "PolyvecError",
+    "QueueFullError",
+    "ServerSettings",
     "SettingsError",
     "TaskError",
     "Text",

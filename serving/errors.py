@@ -5,6 +5,7 @@
     ├── InputError         one input cannot be embedded; names it and says why
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
+    ├── QueueFullError     too much is waiting already; try again later
     └── EngineError
         ├── EngineStartError   the engine did not come up
         ├── EngineStoppedError the engine was closed before or during the call
@@ -47,6 +48,18 @@ class TaskError(PolyvecError, ValueError):
 
 class SettingsError(PolyvecError, ValueError):
     """A setting, or a `POLYVEC_*` variable, that is unknown or has a bad value."""
+
+
+class QueueFullError(PolyvecError):
+    """More would wait than may wait; nothing of the call was started.
+
+    Attributes:
+        retry_after_s: when the queue is expected to have room.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class EngineError(PolyvecError):

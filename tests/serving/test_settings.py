@@ -1,7 +1,7 @@
 import pytest
 
 from serving import EngineSettings, SettingsError
-from serving.settings import load_settings
+from serving.settings import ServerSettings, load_server_settings, load_settings
 
 
 def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +31,23 @@ def test_a_bad_or_unknown_variable_is_named(
 def test_a_dtype_that_vllm_would_guess_is_refused() -> None:
     with pytest.raises(SettingsError, match="dtype"):
         load_settings(None, dtype="auto")  # type: ignore[arg-type]
+
+
+def test_a_servers_variable_may_stand_beside_an_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYVEC_PORT", "9000")
+    monkeypatch.setenv("POLYVEC_MAX_BATCH_TOKENS", "4096")
+    assert load_settings(None, dtype=None).max_batch_tokens == 4096
+    settings = load_server_settings({"host": "::1"})
+    assert (settings.port, settings.max_batch_tokens, settings.host) == (9000, 4096, "::1")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.com"])
+def test_without_keys_nothing_but_loopback_is_bound(host: str) -> None:
+    with pytest.raises(SettingsError, match="no keys.*polyvec keys add"):
+        load_server_settings({"host": host})
+    assert load_server_settings({"host": host, "allow_no_keys": True}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert ServerSettings(host=host).keys is None

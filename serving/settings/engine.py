@@ -4,24 +4,21 @@ Flags and environment (`POLYVEC_DTYPE`, ...) derive from this class. It does not
 names; serving/engine translates.
 """
 
-import difflib
-import os
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.errors import SettingsError
 from serving.manifest import Dtype
 
-_PREFIX = "POLYVEC_"
+PREFIX = "POLYVEC_"
 
 
 class EngineSettings(BaseSettings):
     """Settings of one engine, frozen; unset fields come from `POLYVEC_*` in the environment."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=_PREFIX, use_attribute_docstrings=True
+        frozen=True, extra="forbid", env_prefix=PREFIX, use_attribute_docstrings=True
     )
 
     dtype: Dtype | None = None
@@ -62,33 +59,3 @@ class EngineSettings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "ERROR"
     """What the engine's own processes log."""
-
-
-def load_settings(settings: EngineSettings | None, *, dtype: Dtype | None) -> EngineSettings:
-    """`settings`, or what the environment says where None; `dtype` wins over both.
-
-    Raises:
-        SettingsError: a value is not valid, or a `POLYVEC_*` variable is unknown; names it.
-    """
-    try:
-        if settings is None:
-            _check_environment()
-            settings = EngineSettings()
-        given = settings.model_dump() | ({} if dtype is None else {"dtype": dtype})
-        return EngineSettings(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        raise SettingsError(
-            f"{name} ({_PREFIX}{name.upper()} in the environment) has the value {first['input']!r}: "
-            f"{first['msg']}."
-        ) from error
-
-
-def _check_environment() -> None:
-    known = {_PREFIX + name.upper() for name in EngineSettings.model_fields}
-    for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise SettingsError(f"{name} in the environment is not a setting of polyvec.{hint}")

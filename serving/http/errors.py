@@ -1,0 +1,147 @@
+"""What the server answers when it does not answer with vectors: one error class, one table, one shape.
+
+The shape is the public API's: `detail` always, `code`, `request_id`, for 422 `errors`, and OpenAI's
+`error` object beside them. Knows the service's errors; not requests, routes or FastAPI.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from serving.errors import (
+    CheckpointError,
+    EngineError,
+    InputError,
+    QueueFullError,
+    SettingsError,
+    TaskError,
+)
+
+INVALID = "invalid_request_error"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field of a body that is wrong; says nothing of the value itself.
+
+    Attributes:
+        field: where it is, as `input.3.image`.
+        message: the rule, and what to do.
+        kind: a short machine-readable name of the rule.
+    """
+
+    field: str
+    message: str
+    kind: str
+
+
+class HttpError(Exception):
+    """An answer that is not 200.
+
+    Attributes:
+        status: HTTP status.
+        code: the public API's code, such as `RATE_TOKEN_LIMIT_EXCEEDED`.
+        detail: the rule, what was got, and what to do; never an input's text, a path or a stack trace.
+        field_errors: what is wrong with which field, for 422.
+        retry_after_s: when to try again, for 429 and 503.
+        headers: further headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field_errors: tuple[FieldError, ...] = (),
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field_errors = field_errors
+        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+
+
+def invalid(field: str, message: str, kind: str = "value_error") -> HttpError:
+    """422 for one field."""
+    return HttpError(
+        422,
+        "VALIDATION_ERROR",
+        f"{field}: {message}",
+        field_errors=(FieldError(field, message, kind),),
+    )
+
+
+def from_polyvec(error: Exception) -> HttpError | None:
+    """A known error of the service as an answer; None for what nobody expected."""
+    match error:
+        case HttpError():
+            return error
+        case QueueFullError():
+            return HttpError(
+                503, "SERVICE_UNAVAILABLE", str(error), retry_after_s=error.retry_after_s
+            )
+        case EngineError():
+            # Its message may hold what vLLM printed.
+            return HttpError(
+                503,
+                "SERVICE_UNAVAILABLE",
+                "The engine of this task cannot answer now; it is being restarted. Try again.",
+                retry_after_s=5,
+            )
+        case InputError():
+            where = "input" if error.index is None else f"input.{error.index}"
+            return invalid(where, error.reason, "input_error")
+        case TaskError():
+            return invalid("body", str(error), "option_error")
+        case CheckpointError() | SettingsError():
+            return None
+        case _:
+            return None
+
+
+def unexpected() -> HttpError:
+    """500; what happened is in the log, under the request's id."""
+    return HttpError(
+        500,
+        "INTERNAL_ERROR",
+        "Something went wrong in the server; it is logged under the request_id of this answer.",
+    )
+
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+    504: "server_error",
+}
+
+
+def body_of(error: HttpError, request_id: str) -> bytes:
+    """The JSON body of `error`."""
+    document: dict[str, object] = {
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+        "error": {
+            "message": error.detail,
+            "type": _OPENAI_TYPES.get(error.status, INVALID),
+            "param": error.field_errors[0].field if error.field_errors else None,
+            "code": error.code,
+        },
+    }
+    if error.status == 422:
+        # `input` is part of the contract's shape, and is never echoed: it may be anything.
+        document["errors"] = [
+            {"field": item.field, "message": item.message, "type": item.kind, "input": None}
+            for item in error.field_errors
+        ]
+    return orjson.dumps(document)

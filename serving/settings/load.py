@@ -1,0 +1,65 @@
+"""Settings from arguments and the environment, refused by name where they are wrong."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from serving.errors import SettingsError
+from serving.manifest import Dtype
+from serving.settings.engine import PREFIX, EngineSettings
+from serving.settings.server import ServerSettings
+
+S = TypeVar("S", bound=EngineSettings)
+
+
+def load_settings(settings: EngineSettings | None, *, dtype: Dtype | None) -> EngineSettings:
+    """`settings`, or what the environment says where None; `dtype` wins over both.
+
+    Raises:
+        SettingsError: a value is not valid, or a `POLYVEC_*` variable is unknown; names it.
+    """
+    given = {} if dtype is None else {"dtype": dtype}
+    if settings is None:
+        return _build(EngineSettings, given)
+    return _checked(EngineSettings, settings.model_dump() | given)
+
+
+def load_server_settings(given: Mapping[str, Any]) -> ServerSettings:
+    """A server's settings: `given`, then `POLYVEC_*` in the environment, then the defaults.
+
+    Raises:
+        SettingsError: a value is not valid, or a `POLYVEC_*` variable is unknown; names it.
+    """
+    return _build(ServerSettings, given)
+
+
+def _build(kind: type[S], given: Mapping[str, Any]) -> S:
+    _check_environment()
+    return _checked(kind, given)
+
+
+def _checked(kind: type[S], given: Mapping[str, Any]) -> S:
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise SettingsError(f"{first['msg'].removeprefix('Value error, ')}") from error
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"{name} ({PREFIX}{name.upper()} in the environment) has the value {first['input']!r}: "
+            f"{first['msg']}."
+        ) from error
+
+
+def _check_environment() -> None:
+    # A variable for a server may stand in the environment of a batch job.
+    known = {PREFIX + name.upper() for name in ServerSettings.model_fields}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise SettingsError(f"{name} in the environment is not a setting of polyvec.{hint}")

@@ -1,0 +1,182 @@
+"""How a server is started: what it binds, takes, fetches, queues and reports; every default once.
+
+A superset of the engine's settings, so that flags and environment of `polyvec serve` derive from one
+class. It does not know FastAPI, uvicorn or vLLM.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from serving.settings.engine import PREFIX, EngineSettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+MIB = 1024 * 1024
+
+
+class ServerSettings(EngineSettings):
+    """Settings of `polyvec serve`, frozen; unset fields come from `POLYVEC_*` in the environment."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, use_attribute_docstrings=True
+    )
+
+    # Where and what
+
+    host: str = "127.0.0.1"
+    """Address to bind; without keys only a loopback address is taken."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to bind; 0 takes a free one and prints it."""
+
+    model_name: Annotated[str, Field(min_length=1)] = "jina-embeddings-v4"
+    """Name that requests give as `model`; `NAME:TASK` chooses a task as well."""
+
+    default_task: str | None = None
+    """Task of requests that name none; None is "text-matching", as in the public API."""
+
+    # Who
+
+    keys: Path | None = None
+    """File of API keys, made by `polyvec keys add`; read again when it changes."""
+
+    allow_no_keys: bool = False
+    """Let a server without keys bind an address that is not loopback."""
+
+    metrics_without_key: bool = False
+    """Answer `/metrics` to callers without a key."""
+
+    limits_storage: SecretStr = SecretStr("memory://")
+    """Where rate limits are counted: `memory://`, or `redis://...` to share them between servers."""
+
+    # What a request may hold
+
+    max_inputs: Count = 2048
+    """Inputs of one request."""
+
+    max_text_tokens: Count = 8192
+    """Tokens of one text, prefix included; longer texts are refused, or cut with `truncate`."""
+
+    max_body_bytes: Count = 64 * MIB
+    """Bytes of one request body."""
+
+    max_bodies_bytes: Count = 512 * MIB
+    """Bytes of all request bodies in memory at once; past it requests are answered 503."""
+
+    max_image_bytes: Count = 8 * MIB
+    """Bytes of one encoded image."""
+
+    max_decoded_pixels: Count = 64 * 1024 * 1024
+    """Pixels of one decoded image, before resizing."""
+
+    max_pdf_bytes: Count = 8 * MIB
+    """Bytes of one PDF."""
+
+    max_pdf_pages: Count = 256
+    """Pages of one PDF."""
+
+    pdf_dpi: Annotated[int, Field(ge=36, le=600)] = 144
+    """Resolution that PDF pages are rendered at, before the model's own resizing."""
+
+    pdf_timeout_s: Seconds = 60.0
+    """Time that rendering one PDF may take."""
+
+    pdf_processes: Count = 2
+    """PDFs rendered at once, each in a process of its own."""
+
+    # Fetching images by URL
+
+    fetch_urls: bool = True
+    """Fetch images and PDFs that are given as http(s) URLs."""
+
+    fetch_hosts: tuple[str, ...] = ()
+    """Only these hosts, and hosts under `*.example.com`; empty allows every public host."""
+
+    fetch_private_networks: tuple[Network, ...] = ()
+    """Networks that may be fetched from although they are not public, such as `10.1.0.0/16`."""
+
+    fetch_timeout_s: Seconds = 10.0
+    """Time for one fetch, redirects included."""
+
+    fetch_redirects: Annotated[int, Field(ge=0)] = 3
+    """Redirects followed; each target is checked as the first one was."""
+
+    max_fetches: Count = 32
+    """Fetches at once, over all requests."""
+
+    # Time and load
+
+    request_timeout_s: Seconds = 300.0
+    """A request's deadline, from its last byte to the last byte of its answer; then 504."""
+
+    upload_timeout_s: Seconds = 60.0
+    """Time for a client to send a whole request."""
+
+    keep_alive_s: Seconds = 75.0
+    """An idle connection is closed after this."""
+
+    max_connections: Count = 8192
+    """Open connections; the next ones are closed at once."""
+
+    max_queued_tokens: Count = 1_048_576
+    """Tokens waiting or running, for each task; past it requests are answered 503 with Retry-After."""
+
+    max_running_tokens: Count | None = None
+    """Tokens handed to one engine at once; None is four of its steps (`max_batch_tokens`)."""
+
+    # Staying up
+
+    drain_delay_s: Annotated[float, Field(ge=0)] = 1.0
+    """After SIGTERM, time in which `/health/ready` says no and requests are still taken."""
+
+    drain_timeout_s: Seconds = 60.0
+    """After that, time for accepted requests to be answered."""
+
+    probe_interval_s: Seconds = 5.0
+    """An engine that has answered nothing for this long is asked for one token."""
+
+    stall_timeout_s: Seconds = 300.0
+    """An engine with work that answers nothing for this long is taken for dead."""
+
+    max_engine_restarts: Annotated[int, Field(ge=0)] = 3
+    """Restarts of one engine within `engine_restart_window_s`; past it the process exits with 1."""
+
+    engine_restart_window_s: Seconds = 900.0
+    """See `max_engine_restarts`."""
+
+    # Reporting
+
+    server_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What the server logs; DEBUG adds stack traces, which may hold paths."""
+
+    log_format: Literal["json", "text"] = "json"
+    """One JSON object a line, or text for people."""
+
+    otlp_endpoint: str | None = None
+    """Where OpenTelemetry traces go (OTLP over HTTP); None is `OTEL_EXPORTER_OTLP_ENDPOINT`, or nowhere."""
+
+    @model_validator(mode="after")
+    def _require_keys(self) -> Self:
+        if self.keys is None and not self.allow_no_keys and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and there are no keys. "
+                "Make one (polyvec keys add NAME --keys FILE) and pass --keys FILE; "
+                "behind a gateway that checks callers itself, pass --allow-no-keys."
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
