@@ -27,7 +27,7 @@ from pooling.errors import (
 from pooling.finite import require_finite
 from pooling.matryoshka import truncate
 from pooling.maxsim import maxsim, maxsim_scores
-from pooling.multi import Projector, multi_vector
+from pooling.multi import Projector, multi_vector, project
 from pooling.quantise import Int8Vectors, binary, dequantise, int8, ubinary, unpack
 from pooling.single import mean_vector, single_vector, single_vectors
 from pooling.span import Span, vision_span, whole
@@ -58,6 +58,7 @@ __all__ = [
     "maxsim_scores",
     "mean_vector",
     "multi_vector",
+    "project",
     "require_finite",
     "single_vector",
     "single_vectors",

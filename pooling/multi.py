@@ -56,7 +56,14 @@ class Projector:
 def multi_vector(
     token_embeddings: Float[Tensor, "token hidden"], projector: Projector
 ) -> Float32[Tensor, "token dim"]:
-    """`unit(x @ W.T + b)` for every token, in float32.
+    """`unit(x @ W.T + b)` for every token, in float32; see `project` for the errors."""
+    return unit(project(token_embeddings, projector))
+
+
+def project(
+    token_embeddings: Float[Tensor, "token hidden"], projector: Projector
+) -> Float32[Tensor, "token dim"]:
+    """`x @ W.T + b` for every token, in float32: a multi-vector before its tokens are normalised.
 
     On CUDA "float32" means what `torch.backends.cuda.matmul` says it means: with TF32 switched on
     the products are rounded to 10 bits of mantissa.
@@ -77,7 +84,7 @@ def multi_vector(
     bias = None if projector.bias is None else projector.bias.float()
     return torch.cat(
         [
-            unit(functional.linear(block.float(), weight, bias))
+            functional.linear(block.float(), weight, bias)
             for block in torch.split(token_embeddings, _BLOCK_TOKENS)
         ]
     )

@@ -7,6 +7,8 @@ rotation by EXIF. Resizing belongs to the engine's processor. Fetches nothing.
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +25,25 @@ _LOCKS = [threading.Lock() for _ in range(64)]
 # Converting these to RGB clips every value above 255: a scan of 16 bits turns white.
 _WIDE_MODES = ("I", "F")
 
+# A photo of these formats may carry further pictures, such as a preview: the first one is the photo.
+_STILL_FORMATS = ("MPO", "ICO", "ICNS")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What may be decoded."""
+    """What may be decoded.
+
+    Attributes:
+        max_bytes: of the encoded file.
+        max_decoded_pixels: before resizing.
+        max_aspect_ratio: of the longer edge to the shorter.
+        one_frame: refuse animations and files of several pages, of which only the first frame would count.
+    """
 
     max_bytes: int
     max_decoded_pixels: int
     max_aspect_ratio: float
+    one_frame: bool = False
 
 
 def decode_image(source: ImageSource, limits: ImageLimits) -> Image.Image:
@@ -39,16 +52,40 @@ def decode_image(source: ImageSource, limits: ImageLimits) -> Image.Image:
     Raises:
         InputError: the file is missing, too large, no image, truncated, or of a shape that is refused.
     """
-    name = shortened(str(source)) if isinstance(source, Path) else "the image"
+    name = _name(source)
+    with _errors_named(name):
+        image = _open(source, name, limits)
+        _check_shape(image, name, limits)
+        with _LOCKS[id(image) % len(_LOCKS)]:
+            image.load()
+        return image.convert("RGB")
+
+
+def measure_image(source: ImageSource, limits: ImageLimits) -> tuple[int, int]:
+    """Width and height in pixels, read from the header; everything that needs no pixels is checked.
+
+    Raises:
+        InputError: the file is missing, too large, no image, or of a shape that is refused.
+    """
+    name = _name(source)
+    with _errors_named(name):
+        image = _open(source, name, limits)
+        _check_shape(image, name, limits)
+        return image.size
+
+
+def _name(source: ImageSource) -> str:
+    return shortened(str(source)) if isinstance(source, Path) else "the image"
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Pillow's errors as `InputError`."""
     try:
         with warnings.catch_warnings():
-            # The bound below replaces Pillow's warning, which would only be printed.
+            # The bound of `ImageLimits` replaces Pillow's warning, which would only be printed.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = _open(source, name, limits)
-            _check_shape(image, name, limits)
-            with _LOCKS[id(image) % len(_LOCKS)]:
-                image.load()
-            return image.convert("RGB")
+            yield
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is refused as a decompression bomb: {error}") from error
     except UnidentifiedImageError as error:
@@ -100,6 +137,13 @@ def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
         raise InputError(
             f"{name} has {width} x {height} pixels; at most {limits.max_decoded_pixels} are decoded."
         )
+    if limits.one_frame and image.format not in _STILL_FORMATS:
+        num_frames = getattr(image, "n_frames", 1)
+        if num_frames > 1:
+            raise InputError(
+                f"{name} has {num_frames} frames or pages; one image is one frame. "
+                "Send its frames one by one, or a document as PDF."
+            )
     ratio = max(width, height) / min(width, height)
     if ratio > limits.max_aspect_ratio:
         raise InputError(

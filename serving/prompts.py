@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
+from pooling import Span
 from serving.engine.protocol import ImagePrompt, TextPrompt
-from serving.errors import CheckpointError, TaskError
+from serving.errors import CheckpointError, InputError, TaskError
 from serving.inputs import PageImage, Text
 from serving.manifest import Manifest
 
@@ -26,18 +27,66 @@ class Prompter:
         self._guard_markers()
 
     def text_prompts(
-        self, texts: Sequence[Text], *, prompt_name: str | None, max_length: int
+        self, texts: Sequence[Text], *, prompt_name: str | None, max_length: int | None
     ) -> list[TextPrompt]:
         """Prefix and tokenise `texts`; each keeps its first `max_length` tokens, prefix included.
+
+        Args:
+            texts: what to tokenise.
+            prompt_name: a name of the manifest's; None is its default.
+            max_length: None keeps all tokens.
 
         Raises:
             TaskError: the manifest has no prompt of that name.
         """
         prefix = self.prefix(prompt_name)
-        encodings = self._tokenizer.encode_batch_fast(
-            [prefix + text.text for text in texts], add_special_tokens=False
-        )
-        return [TextPrompt(token_ids=tuple(encoding.ids[:max_length])) for encoding in encodings]
+        ids = self._encode([prefix + text.text for text in texts])
+        return [TextPrompt(token_ids=tuple(one[:max_length])) for one in ids]
+
+    def chunked_prompt(self, chunks: Sequence[Text], *, prompt_name: str | None) -> TextPrompt:
+        """One sequence of all `chunks`, with a span for each: late chunking.
+
+        The prefix stands once, at the head, and belongs to the first span; every chunk is tokenised by
+        itself, so that no token lies across a border. One chunk gives the prompt of an ordinary text.
+
+        Raises:
+            TaskError: the manifest has no prompt of that name.
+            InputError: a chunk has no tokens; names its position.
+        """
+        prefix = self.prefix(prompt_name)
+        texts = [prefix + chunks[0].text, *(chunk.text for chunk in chunks[1:])]
+        ids: list[int] = []
+        spans: list[Span] = []
+        for index, part in enumerate(self._encode(texts)):
+            if not part:
+                raise InputError("The chunk has no tokens to pool. Leave it out.", index=index)
+            spans.append(Span(len(ids), len(ids) + len(part)))
+            ids += part
+        return TextPrompt(token_ids=tuple(ids), spans=tuple(spans))
+
+    def text_of(self, token_ids: Sequence[int]) -> Text:
+        """The text that `token_ids` stand for; special tokens are spelled out.
+
+        Raises:
+            InputError: an id is not in the vocabulary.
+        """
+        size = self._tokenizer.get_vocab_size()
+        for token_id in token_ids:
+            if not 0 <= token_id < size:
+                raise InputError(
+                    f"Token id {token_id} is not in the vocabulary of {size}. "
+                    "Ids must come from this model's own tokenizer; send the text instead."
+                )
+        return Text(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+    def spelled(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as text; bytes that are no character by themselves as U+FFFD."""
+        return self._tokenizer.decode_batch([[one] for one in token_ids], skip_special_tokens=False)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        # One call uses all cores, outside the interpreter's lock.
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def image_prompt(self, image: PageImage, *, max_pixels: int | None) -> ImagePrompt:
         """Put `image` into the manifest's template; it is resized to at most `max_pixels`."""

@@ -14,7 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pooling import Projector, Span, multi_vector, require_finite, single_vector, vision_span, whole
+from pooling import (
+    Projector,
+    Span,
+    mean_vector,
+    multi_vector,
+    project,
+    require_finite,
+    single_vector,
+    vision_span,
+    whole,
+)
 from serving.engine.protocol import ImagePrompt, Pooled, Prompt, TextPrompt, Want
 from serving.errors import CheckpointError, TaskError
 from serving.manifest import Manifest
@@ -51,12 +61,21 @@ class ExternalPooler:
         """
         single = multi = None
         if want.single:
-            single = single_vector(token_embeddings, self._span(prompt, token_ids))
+            single = self._single(prompt, token_ids, token_embeddings, want)
             require_finite(single)
         if want.multi and self.projector is not None:
-            multi = multi_vector(token_embeddings, self.projector)
+            token_vectors = multi_vector if want.normalized else project
+            multi = token_vectors(token_embeddings, self.projector)
             require_finite(multi)
         return Pooled(token_ids=tuple(token_ids), single=single, multi=multi)
+
+    def _single(
+        self, prompt: Prompt, token_ids: Sequence[int], token_embeddings: Tensor, want: Want
+    ) -> Tensor:
+        one_vector = single_vector if want.normalized else mean_vector
+        if isinstance(prompt, TextPrompt) and prompt.spans is not None:
+            return torch.stack([one_vector(token_embeddings, span) for span in prompt.spans])
+        return one_vector(token_embeddings, self._span(prompt, token_ids))
 
     def _span(self, prompt: Prompt, token_ids: Sequence[int]) -> Span:
         match prompt:

@@ -10,15 +10,22 @@ from typing import Protocol
 
 from torch import Tensor
 
+from pooling import Span
 from serving.errors import InputError
 from serving.inputs import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """A tokenised text, prefix included."""
+    """A tokenised text, prefix included.
+
+    Attributes:
+        token_ids: all of it.
+        spans: late chunking: single vectors of these spans instead of one of the whole; at least one.
+    """
 
     token_ids: tuple[int, ...]
+    spans: tuple[Span, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,17 @@ Prompt = TextPrompt | ImagePrompt
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Which vectors to compute; both cost one forward pass."""
+    """Which vectors to compute; both cost one forward pass.
+
+    Attributes:
+        single: one vector for the prompt, or for each of its spans.
+        multi: one vector for each token.
+        normalized: scaled to unit length; False leaves the mean, or the projection, as it is.
+    """
 
     single: bool = False
     multi: bool = False
+    normalized: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +69,8 @@ class Pooled:
 
     Attributes:
         token_ids: the prompt as the model saw it, image placeholders expanded.
-        single: float32 [hidden], unit length; None unless asked for.
-        multi: float32 [token, dim], unit rows; None unless asked for.
+        single: float32 [hidden], or [span, hidden] for a prompt with spans; None unless asked for.
+        multi: float32 [token, dim]; None unless asked for.
     """
 
     token_ids: tuple[int, ...]

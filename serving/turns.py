@@ -1,0 +1,211 @@
+"""Who may use the engine next: a bounded queue in front of it, fair between callers.
+
+An engine takes what it is given first come, first served, so whoever sends 2048 texts would hold
+everybody else up. Here work waits in pieces, and turns are given by start-time fair queueing (Goyal, Vin
+and Cheng, "Start-time Fair Queueing", SIGCOMM 1996): first among callers, then among one caller's
+calls, each by the tokens it has had. What may wait is bounded in tokens. Knows tokens and names of
+callers; not what is computed.
+"""
+
+import asyncio
+import heapq
+import itertools
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from serving.errors import QueueFullError
+
+_MIN_RETRY_S = 1.0
+_MAX_RETRY_S = 60.0
+_UNKNOWN_SPEED_RETRY_S = 5.0
+# The time in which what is known of the engine's speed fades to 1/e.
+_SPEED_MEMORY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One call of one caller; pieces of one flow are served in their order."""
+
+    caller: str
+    call: str
+
+
+@dataclass(slots=True)
+class _Caller:
+    """What one caller waits for.
+
+    Attributes:
+        start: virtual time of its next turn among the callers.
+        now: virtual time among its own calls.
+        calls: of each call that waits, the virtual time at which it has had what it asked for so far,
+            and its waiting pieces.
+        waiting: pieces by virtual start, then arrival.
+    """
+
+    start: float
+    now: float = 0.0
+    calls: dict[str, tuple[float, int]] = field(default_factory=dict)
+    waiting: "list[tuple[float, int, _Piece]]" = field(default_factory=list)
+
+    def pop(self) -> None:
+        """Take the first waiting piece out."""
+        _, _, piece = heapq.heappop(self.waiting)
+        finish, num_pieces = self.calls.pop(piece.call)
+        if num_pieces > 1:
+            self.calls[piece.call] = (finish, num_pieces - 1)
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    num_tokens: int
+    call: str
+    turn: asyncio.Future[None]
+
+
+class TurnQueue:
+    """Turns at one engine, for one event loop."""
+
+    def __init__(
+        self,
+        *,
+        max_running_tokens: int,
+        max_queued_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_running_tokens = max_running_tokens
+        self._max_queued_tokens = max_queued_tokens
+        self._clock = clock
+        self._callers: dict[str, _Caller] = {}
+        self._virtual_time = 0.0
+        self._arrivals = itertools.count()
+        self._speed = _Speed(clock)
+        self.queued_tokens: int = 0
+        """Tokens of all calls that were let in and have not ended, running ones included."""
+        self.running_tokens: int = 0
+        """Tokens that the engine has now."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no call would be let in now, however small."""
+        return self.queued_tokens >= self._max_queued_tokens
+
+    @contextmanager
+    def place(self, num_tokens: int) -> Iterator[None]:
+        """Room in the queue for a whole call, until it ends.
+
+        A call larger than the queue is let in when nothing else waits; otherwise it never could be.
+
+        Raises:
+            QueueFullError: there is no room; nothing was taken.
+        """
+        if self.queued_tokens and self.queued_tokens + num_tokens > self._max_queued_tokens:
+            raise self.full()
+        self.queued_tokens += num_tokens
+        try:
+            yield
+        finally:
+            self.queued_tokens -= num_tokens
+
+    def full(self) -> QueueFullError:
+        """The error for a call that finds no room, with the time in which there should be some."""
+        wait_s = self._speed.seconds_for(self.queued_tokens - self._max_queued_tokens // 2)
+        return QueueFullError(
+            f"{self.queued_tokens} tokens are waiting already; at most {self._max_queued_tokens} may. "
+            "Try again later.",
+            retry_after_s=min(max(wait_s, _MIN_RETRY_S), _MAX_RETRY_S),
+        )
+
+    @asynccontextmanager
+    async def turn(self, flow: Flow, num_tokens: int) -> AsyncIterator[None]:
+        """Wait for a turn, and hold `num_tokens` of the engine meanwhile; cancelling gives it up."""
+        piece = _Piece(num_tokens, flow.call, asyncio.get_running_loop().create_future())
+        self._enqueue(flow, piece)
+        self._give_turns()
+        try:
+            await piece.turn
+        except asyncio.CancelledError:
+            if piece.turn.done() and not piece.turn.cancelled():
+                # The turn came in the same moment.
+                self._end(piece)
+            raise
+        try:
+            yield
+        finally:
+            self._end(piece)
+
+    def _enqueue(self, flow: Flow, piece: _Piece) -> None:
+        caller = self._callers.get(flow.caller)
+        if caller is None:
+            caller = self._callers[flow.caller] = _Caller(start=self._virtual_time)
+        if not caller.waiting:
+            # Time in which it wanted nothing is not saved up.
+            caller.start = max(caller.start, self._virtual_time)
+        finish, num_pieces = caller.calls.get(flow.call, (0.0, 0))
+        start = max(caller.now, finish)
+        caller.calls[flow.call] = (start + piece.num_tokens, num_pieces + 1)
+        heapq.heappush(caller.waiting, (start, next(self._arrivals), piece))
+
+    def _give_turns(self) -> None:
+        while (found := self._next()) is not None:
+            caller, start, piece = found
+            if self.running_tokens and (
+                self.running_tokens + piece.num_tokens > self._max_running_tokens
+            ):
+                # Whoever is next waits for room, or small calls would pass large ones for ever.
+                return
+            caller.pop()
+            caller.now = start
+            self._virtual_time = caller.start
+            caller.start += piece.num_tokens
+            self.running_tokens += piece.num_tokens
+            piece.turn.set_result(None)
+
+    def _next(self) -> tuple[_Caller, float, _Piece] | None:
+        for name, caller in list(self._callers.items()):
+            while caller.waiting and caller.waiting[0][2].turn.cancelled():
+                caller.pop()
+            if not caller.waiting and caller.start <= self._virtual_time:
+                # It has had no more than anybody else: nothing about it need be remembered.
+                del self._callers[name]
+        waiting = [caller for caller in self._callers.values() if caller.waiting]
+        if not waiting:
+            return None
+        caller = min(waiting, key=lambda one: one.start)
+        start, _, piece = caller.waiting[0]
+        return caller, start, piece
+
+    def _end(self, piece: _Piece) -> None:
+        self.running_tokens -= piece.num_tokens
+        self._speed.add(piece.num_tokens)
+        self._give_turns()
+
+
+class _Speed:
+    """Tokens a second that leave the queue, as an average in which the past fades."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tokens = 0.0
+        self._since = clock()
+        self._started = self._since
+
+    def add(self, num_tokens: int) -> None:
+        self._fade()
+        self._tokens += num_tokens
+
+    def seconds_for(self, num_tokens: int) -> float:
+        self._fade()
+        if self._tokens <= 0:
+            return _UNKNOWN_SPEED_RETRY_S
+        age_s = self._since - self._started
+        # What a constant speed of one token a second would have left in the average by now.
+        remembered_s = _SPEED_MEMORY_S * -math.expm1(-age_s / _SPEED_MEMORY_S)
+        return num_tokens * remembered_s / self._tokens
+
+    def _fade(self) -> None:
+        now = self._clock()
+        self._tokens *= math.exp((self._since - now) / _SPEED_MEMORY_S)
+        self._since = now
