@@ -7,13 +7,17 @@ implementations; knows no wire format.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, assert_never
 
-from pooling import truncate
-from serving.engine.protocol import Engine, Outcome, Pooled, Prompt, Want
+from pooling import Span, truncate
+from serving.engine.protocol import Engine, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.errors import InputError, TaskError
+from serving.images import ImageLimits, count_image_tokens, measure_image
 from serving.inputs import Input, PageImage, Text
 from serving.manifest import Manifest
 from serving.prompts import Prompter
+from serving.together import together
+from serving.turns import Flow, TurnQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class Request:
     Attributes:
         want: single vectors, multi-vectors or both.
         prompt_name: prefix of the texts; None is the manifest's default.
-        max_length: tokens a text keeps, prefix included; None is the manifest's bound.
+        max_length: tokens a text may have, prefix included; None is the manifest's bound.
+        too_long: what becomes of a longer text: its head is kept, or it is refused.
         max_pixels: area an image is reduced to; None is the manifest's bound.
         dim: single vectors are cut to this and scaled to unit length again; None keeps all.
     """
@@ -31,6 +36,7 @@ class Request:
     want: Want
     prompt_name: str | None = None
     max_length: int | None = None
+    too_long: Literal["cut", "refuse"] = "cut"
     max_pixels: int | None = None
     dim: int | None = None
 
@@ -41,12 +47,48 @@ class Request:
                 raise TaskError(f"{name} must be an int, not {value!r}.")
 
 
-class Pipeline:
-    """Embeds inputs with one engine."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Inputs as the engine will take them, and what they cost.
 
-    def __init__(self, engine: Engine, prompter: Prompter) -> None:
+    Attributes:
+        prompts: in input order; what cannot be embedded is an error in its place.
+        num_tokens: of each prompt, image tokens included; 0 for an error.
+        request: what to do with them.
+    """
+
+    prompts: tuple[Prompt | InputError, ...]
+    num_tokens: tuple[int, ...]
+    request: Request
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return sum(self.num_tokens)
+
+
+class Pipeline:
+    """Embeds inputs with one engine.
+
+    Args:
+        engine: computes the vectors.
+        prompter: makes the prompts.
+        limits: what an image may be, checked before the engine sees it; None leaves that to the engine.
+        turns: where calls wait for their turns at the engine; None sends everything at once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompter: Prompter,
+        *,
+        limits: ImageLimits | None = None,
+        turns: TurnQueue | None = None,
+    ) -> None:
         self._engine = engine
         self._prompter = prompter
+        self._limits = limits
+        self._turns = turns
 
     @property
     def manifest(self) -> Manifest:
@@ -81,38 +123,114 @@ class Pipeline:
             TaskError: no input could satisfy the request.
             EngineError: the engine cannot answer.
         """
+        return await self.run(await self.prepare(inputs, request))
+
+    async def prepare(self, inputs: Sequence[Input | InputError], request: Request) -> Prepared:
+        """Tokenise texts and measure images; nothing reaches the engine.
+
+        Raises:
+            TaskError: no input could satisfy the request.
+        """
         self.check(request)
-        prompts = await self._prompts(inputs, request)
-        good = [prompt for prompt in prompts if not isinstance(prompt, InputError)]
-        pooled = iter(await self._engine.embed(good, request.want))
+        # Tokenising uses all cores outside the interpreter's lock, and measuring reads files.
+        return await asyncio.to_thread(self._prepare, inputs, request)
+
+    async def prepare_chunks(self, chunks: Sequence[Text], request: Request) -> Prepared:
+        """Late chunking: all `chunks` as one prompt, with a span for each.
+
+        Raises:
+            TaskError: no input could satisfy the request.
+            InputError: a chunk has no tokens, or none is left of it after cutting.
+        """
+        self.check(request)
+        prompt = await asyncio.to_thread(
+            self._prompter.chunked_prompt, chunks, prompt_name=request.prompt_name
+        )
+        fitted = _fit_chunks(prompt, self._max_length(request.max_length), request)
+        return Prepared((fitted,), (len(fitted.token_ids),), request)
+
+    async def run(self, prepared: Prepared, flow: Flow | None = None) -> list[Outcome]:
+        """Embed what was prepared, in order; with `turns`, in pieces that wait for theirs.
+
+        Args:
+            prepared: by this pipeline.
+            flow: whose turns these are; needed with `turns`.
+
+        Raises:
+            QueueFullError: too much waits already; nothing was started.
+            EngineError: the engine cannot answer.
+        """
+        want, dim = prepared.request.want, prepared.request.dim
+        good: list[Prompt] = []
+        sizes: list[int] = []
+        for prompt, size in zip(prepared.prompts, prepared.num_tokens, strict=True):
+            if not isinstance(prompt, InputError):
+                good.append(prompt)
+                sizes.append(size)
+        if self._turns is None or flow is None:
+            outcomes = iter(await self._engine.embed(good, want))
+        else:
+            with self._turns.place(sum(sizes)):
+                outcomes = iter(await self._in_turns(self._turns, good, sizes, want, flow))
         return [
-            prompt if isinstance(prompt, InputError) else _cut(next(pooled), request.dim)
-            for prompt in prompts
+            prompt if isinstance(prompt, InputError) else _cut(next(outcomes), want, dim)
+            for prompt in prepared.prompts
         ]
 
-    async def _prompts(
-        self, inputs: Sequence[Input | InputError], request: Request
-    ) -> list[Prompt | InputError]:
+    async def _in_turns(
+        self, turns: TurnQueue, prompts: list[Prompt], sizes: list[int], want: Want, flow: Flow
+    ) -> list[Outcome]:
+        async def embed(piece: slice) -> list[Outcome]:
+            async with turns.turn(flow, sum(sizes[piece])):
+                return await self._engine.embed(prompts[piece], want)
+
+        pieces = turns.pieces(sizes)
+        if len(pieces) == 1:
+            return await embed(pieces[0])
+        parts = await together(embed(piece) for piece in pieces)
+        return [outcome for part in parts for outcome in part]
+
+    def _prepare(self, inputs: Sequence[Input | InputError], request: Request) -> Prepared:
         texts = [item for item in inputs if isinstance(item, Text)]
-        # One call tokenises the batch on all cores, outside the interpreter's lock.
+        bound = self._max_length(request.max_length)
         text_prompts = iter(
-            await asyncio.to_thread(
-                self._prompter.text_prompts,
+            self._prompter.text_prompts(
                 texts,
                 prompt_name=request.prompt_name,
-                max_length=self._max_length(request.max_length),
+                max_length=bound if request.too_long == "cut" else None,
             )
         )
         prompts: list[Prompt | InputError] = []
+        sizes: list[int] = []
         for item in inputs:
+            prompt: Prompt | InputError
             match item:
                 case Text():
-                    prompts.append(next(text_prompts))
+                    prompt = next(text_prompts)
+                    size = len(prompt.token_ids)
+                    if size > bound:
+                        prompt = _too_long(size, bound)
                 case PageImage():
-                    prompts.append(self._prompter.image_prompt(item, max_pixels=request.max_pixels))
+                    prompt, size = self._measured(item, request)
                 case InputError():
-                    prompts.append(item)
-        return prompts
+                    prompt = item
+                case _:
+                    assert_never(item)
+            prompts.append(prompt)
+            sizes.append(0 if isinstance(prompt, InputError) else size)
+        return Prepared(tuple(prompts), tuple(sizes), request)
+
+    def _measured(self, item: PageImage, request: Request) -> tuple[Prompt | InputError, int]:
+        prompt = self._prompter.image_prompt(item, max_pixels=request.max_pixels)
+        if self._limits is None:
+            return prompt, len(prompt.token_ids)
+        try:
+            width, height = measure_image(item.source, self._limits)
+        except InputError as error:
+            return error, 0
+        num_image_tokens = count_image_tokens(width, height, prompt.max_pixels, self.manifest.image)
+        # The placeholder in the template is one of the image tokens.
+        return prompt, len(prompt.token_ids) - 1 + num_image_tokens
 
     def _max_length(self, asked: int | None) -> int:
         """What the model takes is cut to what the engine takes; a length asked for on purpose is not."""
@@ -132,10 +250,41 @@ class Pipeline:
         await self._engine.check_health()
 
 
-def _cut(outcome: Outcome, dim: int | None) -> Outcome:
+def _cut(outcome: Outcome, want: Want, dim: int | None) -> Outcome:
     if dim is None or isinstance(outcome, InputError) or outcome.single is None:
         return outcome
-    return replace(outcome, single=truncate(outcome.single, dim))
+    single = truncate(outcome.single, dim) if want.normalized else outcome.single[..., :dim]
+    return replace(outcome, single=single)
+
+
+def _too_long(num_tokens: int, bound: int) -> InputError:
+    return InputError(
+        f"The text has {num_tokens} tokens; at most {bound} are taken. "
+        "Shorten it, or ask for it to be truncated."
+    )
+
+
+def _fit_chunks(prompt: TextPrompt, bound: int, request: Request) -> TextPrompt:
+    size, spans = len(prompt.token_ids), prompt.spans
+    assert spans is not None
+    if size <= bound:
+        return prompt
+    if request.too_long == "refuse":
+        raise InputError(
+            f"The chunks have {size} tokens together; late chunking takes at most {bound}, "
+            "because they are one sequence. Send fewer, or ask for them to be truncated."
+        )
+    for index, span in enumerate(spans):
+        if span.start >= bound:
+            raise InputError(
+                f"Nothing is left of the chunk when the sequence is cut to {bound} tokens. "
+                "Send fewer chunks.",
+                index=index,
+            )
+    return TextPrompt(
+        token_ids=prompt.token_ids[:bound],
+        spans=tuple(Span(span.start, min(span.stop, bound)) for span in spans),
+    )
 
 
 def pooled_or_raise(outcomes: Sequence[Outcome], *, name_index: bool) -> list[Pooled]:

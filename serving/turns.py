@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -66,15 +66,27 @@ class _Piece:
 
 
 class TurnQueue:
-    """Turns at one engine, for one event loop."""
+    """Turns at one engine, for one event loop.
+
+    Args:
+        max_running_tokens: held by the engine at once; a larger piece runs alone.
+        max_queued_tokens: of all calls that were let in.
+        max_piece_tokens: of a call that takes a turn at once, unless one prompt is longer.
+        max_piece_prompts: of a call that take a turn at once.
+        clock: seconds.
+    """
 
     def __init__(
         self,
         *,
         max_running_tokens: int,
         max_queued_tokens: int,
+        max_piece_tokens: int = 8192,
+        max_piece_prompts: int = 256,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._max_piece_tokens = max_piece_tokens
+        self._max_piece_prompts = max_piece_prompts
         self._max_running_tokens = max_running_tokens
         self._max_queued_tokens = max_queued_tokens
         self._clock = clock
@@ -91,6 +103,20 @@ class TurnQueue:
     def is_full(self) -> bool:
         """Whether no call would be let in now, however small."""
         return self.queued_tokens >= self._max_queued_tokens
+
+    def pieces(self, sizes: Sequence[int]) -> list[slice]:
+        """Cut a call whose prompts have `sizes` tokens into neighbours that take turns together."""
+        pieces: list[slice] = []
+        start = num_tokens = 0
+        for at, size in enumerate(sizes):
+            full = at - start >= self._max_piece_prompts
+            if at > start and (full or num_tokens + size > self._max_piece_tokens):
+                pieces.append(slice(start, at))
+                start, num_tokens = at, 0
+            num_tokens += size
+        if start < len(sizes):
+            pieces.append(slice(start, len(sizes)))
+        return pieces
 
     @contextmanager
     def place(self, num_tokens: int) -> Iterator[None]:

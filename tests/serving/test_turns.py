@@ -252,3 +252,13 @@ def test_without_any_speed_seen_the_wait_is_short() -> None:
     turns = queue(queued=10)
     with turns.place(10):
         assert turns.full().retry_after_s == 5
+
+
+def test_a_call_is_cut_into_pieces_of_tokens_and_of_prompts_and_none_is_lost() -> None:
+    turns = TurnQueue(
+        max_running_tokens=100, max_queued_tokens=100, max_piece_tokens=10, max_piece_prompts=3
+    )
+    sizes = [4, 4, 4, 1, 1, 1, 1, 30, 1, 9, 1]
+    pieces = [sizes[piece] for piece in turns.pieces(sizes)]
+    assert pieces == [[4, 4], [4, 1, 1], [1, 1], [30], [1, 9], [1]]
+    assert turns.pieces([]) == []
