@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # vLLM is given 20 s to end by itself, then it is killed; twice that is a hang of ours.
 CLOSE_TIMEOUT_S = 45.0
-_CANCEL_TIMEOUT_S = 5.0
+_CANCEL_TIMEOUT_S = 1.0
 
 
 class Life:

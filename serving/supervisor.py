@@ -102,6 +102,7 @@ class SupervisedEngine:
         self._clock = clock
         self._state = EngineState.STARTING
         self._life: Life | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._was_up = False
         self._task: asyncio.Task[None] | None = None
 
@@ -137,6 +138,8 @@ class SupervisedEngine:
                 self._task.cancel()
         if self._task is not None:
             await asyncio.wait({self._task})
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
 
     def _unavailable(self) -> EngineError:
         match self._state:
@@ -195,9 +198,13 @@ class SupervisedEngine:
             return await self._watch(life)
         finally:
             self._life = None
-            # It is dead already, unless this coroutine was cancelled to close it.
-            if not await life.end(EngineStoppedError("The engine was closed during the call.")):
-                _log.error("The %s did not close; something of it may be left.", self._name)
+            # A task, which goes on when this coroutine is cancelled to close everything.
+            self._ending = asyncio.create_task(self._end(life))
+            await asyncio.wait({self._ending})
+
+    async def _end(self, life: Life) -> None:
+        if not await life.end(EngineStoppedError("The engine was closed during the call.")):
+            _log.error("The %s did not close; something of it may be left.", self._name)
 
     async def _started(self) -> Engine:
         async def start() -> Engine:
