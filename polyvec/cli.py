@@ -11,6 +11,7 @@ import typer
 
 from polyvec.cli_demo import demo
 from polyvec.cli_encode import encode
+from polyvec.cli_keys import keys_app
 from polyvec.cli_merge import merge, verify
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command()(merge)
 app.command()(verify)
 app.command()(encode)
 app.command()(demo)
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
