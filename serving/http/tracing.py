@@ -44,11 +44,8 @@ MAX_TRACEPARENT_CHARS = 512
 class Tracing:
     """Sends the traces of one server, or does nothing; made by `configure_tracing`."""
 
-    def __init__(
-        self, provider: TracerProvider | None = None, exporter: OTLPSpanExporter | None = None
-    ) -> None:
+    def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._exporter = exporter
         self._tracer: Tracer | None = None if provider is None else provider.get_tracer("polyvec")
 
     @property
@@ -84,17 +81,15 @@ class Tracing:
 
     def shutdown(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Send what waits, then stop; blocks for at most about `timeout_s`. A second call does nothing."""
-        if self._provider is None or self._exporter is None:
+        if self._provider is None:
             return
-        provider, exporter = self._provider, self._exporter
-        self._provider = self._exporter = self._tracer = None
-        # The library's own bound is 30 s and cannot be set from here; its thread dies with the process.
-        flushing = threading.Thread(target=provider.shutdown, name="polyvec-traces", daemon=True)
+        # The library's own bound is 30 s and cannot be set from here; the thread dies with the process.
+        flushing = threading.Thread(
+            target=self._provider.shutdown, name="polyvec-traces", daemon=True
+        )
+        self._provider = self._tracer = None
         flushing.start()
         flushing.join(timeout_s)
-        if flushing.is_alive():
-            # Wakes it from waiting for its next try.
-            exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def configure_tracing(settings: ServerSettings, version: str) -> Tracing:
@@ -131,13 +126,17 @@ def configure_tracing(settings: ServerSettings, version: str) -> Tracing:
     )
     provider.add_span_processor(BatchSpanProcessor(exporter, meter_provider=no_metrics))
     _quieten()
-    return Tracing(provider, exporter)
+    return Tracing(provider)
 
 
 def _traces_url(endpoint: str) -> str:
     """Where a collector at `endpoint` takes traces, by the rule of `OTEL_EXPORTER_OTLP_ENDPOINT`."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
         raise SettingsError(
             "otlp_endpoint must be the http(s) URL of an OpenTelemetry collector, such as "
             "http://collector:4318."
