@@ -74,9 +74,7 @@ def log_request(record: RequestRecord) -> None:
         "route": record.route,
         "status": record.status,
         "seconds": round(record.seconds, 6),
-        "stages_ms": {
-            stage.value: round(seconds * 1e3, 3) for stage, seconds in record.stages.seconds.items()
-        },
+        "stages_ms": {time.stage.value: round(time.busy_s * 1e3, 3) for time in record.stage_times},
         "client": record.client,
         "key": record.key_name,
         "task": record.task,
@@ -163,11 +161,10 @@ def _formatter(log_format: LogFormat) -> logging.Formatter:
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
     """Fields of a record beyond its message; other libraries' are dropped, nobody knows what they hold."""
-    return {
-        name: value
-        for name, value in vars(record).items()
-        if name not in _NOT_EXTRA and (name == "errors" or is_ours(record.name))
-    }
+    if is_ours(record.name):
+        return {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA}
+    errors = getattr(record, "errors", None)
+    return {} if errors is None else {"errors": errors}
 
 
 def _utc(created_s: float) -> str:

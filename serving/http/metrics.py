@@ -194,8 +194,8 @@ class Metrics:
             )
         series.inc()
         self._request_seconds[route].observe(record.seconds)
-        for stage, seconds in record.stages.seconds.items():
-            self._stage_seconds[stage].observe(seconds)
+        for time in record.stage_times:
+            self._stage_seconds[time.stage].observe(time.busy_s)
         if record.inputs.total:
             self._observe_inputs(record, task)
 

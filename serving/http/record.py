@@ -3,9 +3,9 @@
 Holds no input, no vector, no path and no key; what a client could choose in it is bounded here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from serving.http.stages import Stages
+from serving.http.stages import Stages, StageTime
 
 OTHER = "other"
 """Route of a request that no route took; its path is nobody's business but the client's."""
@@ -62,6 +62,7 @@ class RequestRecord:
         response_bytes: length of the answer's body.
         error_code: `code` of the error's body; None for success.
         traceparent: the request's header of this name, as it came.
+        stage_times: `stages` when the record was made; all readers see the same.
     """
 
     request_id: str
@@ -78,8 +79,10 @@ class RequestRecord:
     response_bytes: int = 0
     error_code: str | None = None
     traceparent: str | None = None
+    stage_times: tuple[StageTime, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stage_times", tuple(self.stages.times()))
         object.__setattr__(self, "request_id", _bounded(self.request_id))
         if self.client is not None:
             object.__setattr__(self, "client", _bounded(self.client))

@@ -9,19 +9,16 @@ import logging
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.environment_variables import (
     OTEL_EXPORTER_OTLP_ENDPOINT,
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
     OTEL_SDK_DISABLED,
 )
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.semconv.attributes import (
     error_attributes,
     http_attributes,
@@ -35,6 +32,9 @@ from serving.errors import SettingsError
 from serving.http.record import RequestRecord
 from serving.settings import ServerSettings
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
 TRACES_PATH = "/v1/traces"
 SHUTDOWN_TIMEOUT_S = 2.0
 REMINDER_S = 600.0
@@ -44,7 +44,7 @@ MAX_TRACEPARENT_CHARS = 512
 class Tracing:
     """Sends the traces of one server, or does nothing; made by `configure_tracing`."""
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
+    def __init__(self, provider: "TracerProvider | None" = None) -> None:
         self._provider = provider
         self._tracer: Tracer | None = None if provider is None else provider.get_tracer("polyvec")
 
@@ -57,19 +57,19 @@ class Tracing:
         """Queue the spans of an answered request; never waits, and drops them when too many wait."""
         if self._tracer is None:
             return
-        stages = record.stages
+        started_ns = record.stages.started_ns
         span = self._tracer.start_span(
             f"{record.method} {record.route}",
             context=_parent_of(record),
             kind=SpanKind.SERVER,
             attributes=_attributes_of(record),
-            start_time=stages.started_ns,
+            start_time=started_ns,
         )
         if span.is_recording():
             if record.status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
             within = set_span_in_context(span, Context())
-            for stage in stages.times():
+            for stage in record.stage_times:
                 child = self._tracer.start_span(
                     stage.stage.value,
                     context=within,
@@ -77,7 +77,7 @@ class Tracing:
                     start_time=stage.started_ns,
                 )
                 child.end(stage.ended_ns)
-        span.end(stages.started_ns + int(record.seconds * 1e9))
+        span.end(started_ns + int(record.seconds * 1e9))
 
     def shutdown(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Send what waits, then stop; blocks for at most about `timeout_s`. A second call does nothing."""
@@ -109,24 +109,30 @@ def configure_tracing(settings: ServerSettings, version: str) -> Tracing:
     is_disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
     if is_disabled or (endpoint is None and not is_named):
         return Tracing()
+    return Tracing(_provider(None if endpoint is None else _traces_url(endpoint), version))
+
+
+def _provider(traces_url: str | None, version: str) -> "TracerProvider":
+    # Most servers send no traces; these take longer to import than everything else here.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     no_metrics = NoOpMeterProvider()
-    exporter = OTLPSpanExporter(
-        None if endpoint is None else _traces_url(endpoint), meter_provider=no_metrics
-    )
+    named = {
+        service_attributes.SERVICE_NAME: "polyvec",
+        service_attributes.SERVICE_VERSION: version,
+    }
     provider = TracerProvider(
-        resource=Resource.create(
-            {
-                service_attributes.SERVICE_NAME: "polyvec",
-                service_attributes.SERVICE_VERSION: version,
-                **OTELResourceDetector().detect().attributes,
-            }
-        ),
+        resource=Resource.create({**named, **OTELResourceDetector().detect().attributes}),
         shutdown_on_exit=False,  # It would hold up an exit for 30 s; the server calls shutdown.
         meter_provider=no_metrics,
     )
+    exporter = OTLPSpanExporter(traces_url, meter_provider=no_metrics)
     provider.add_span_processor(BatchSpanProcessor(exporter, meter_provider=no_metrics))
     _quieten()
-    return Tracing(provider)
+    return provider
 
 
 def _traces_url(endpoint: str) -> str:
