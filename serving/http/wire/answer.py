@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from serving.http.wire.answer_parts import Embedded, Usage
+from serving.http.wire.answer_parts import Embedded, Usage, present
 from serving.http.wire.calls import EmbeddingsCall, Format
 from serving.http.wire.encode import Array, rows_of, scales_of, to_json
 
@@ -64,7 +64,7 @@ def _single_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterato
     step = max(1, MAX_PIECE_VECTORS // len(call.formats))
     for start in range(0, len(embedded), step):
         block = embedded[start : start + step]
-        vectors = torch.stack([_present(item.single) for item in block])
+        vectors = torch.stack([present(item.single) for item in block])
         rows = {format_.value: rows_of(vectors, format_) for format_ in call.formats}
         scales = scales_of(vectors) if Format.INT8 in call.formats else None
         objects: list[dict[str, object]] = []
@@ -89,7 +89,7 @@ def _multi_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterator
             b"," if number else b"",
             item.index,
         )
-        yield from _multi_formats(call, _present(item.multi))
+        yield from _multi_formats(call, present(item.multi))
         if item.tokens is not None and call.tokenized:
             yield b',"tokenized_input":' + to_json(item.tokens)
         if item.page is not None:
@@ -112,8 +112,3 @@ def _multi_formats(call: EmbeddingsCall, vectors: Tensor) -> Iterator[bytes]:
     if Format.INT8 in call.formats:
         scales: list[Array] = [scales_of(block) for block in blocks]
         yield b',"scales":[' + b",".join(to_json(part)[1:-1] for part in scales) + b"]"
-
-
-def _present(vectors: Tensor | None) -> Tensor:
-    assert vectors is not None  # the call asked for exactly these
-    return vectors

@@ -103,6 +103,7 @@ class ScoreCall:
         model: name as the caller spelled it.
         queries: one for all documents, or as many as there are documents; no PDF.
         documents: at least one, no PDF.
+        names: what the body calls queries and documents, for messages.
         task: what the vectors are made for.
         truncate: cut what is too long instead of refusing it.
         normalized: scores are divided by the number of the query's tokens.
@@ -111,6 +112,7 @@ class ScoreCall:
     model: str
     queries: tuple[Item, ...]
     documents: tuple[Item, ...]
+    names: tuple[str, str]
     task: PairTask
     truncate: bool
     normalized: bool

@@ -65,11 +65,6 @@ def _conflicts(fields: EmbeddingsBody, items: tuple[Item, ...]) -> list[FieldErr
             "Tokens are returned beside multi-vectors. Set return_multivector as well.",
         ),
         (
-            fields.late_chunking and fields.return_multivector,
-            "late_chunking",
-            "Late chunking pools single vectors. Leave out late_chunking or return_multivector.",
-        ),
-        (
             fields.late_chunking and not all(isinstance(item, TextItem) for item in items),
             "late_chunking",
             "Late chunking is for texts. Send other inputs in a request without it.",

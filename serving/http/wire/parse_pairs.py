@@ -77,6 +77,7 @@ def parse_score(body: bytes, limits: BodyLimits) -> ScoreCall:
         model=fields.model,
         queries=queries,
         documents=documents,
+        names=names,
         task=fields.task or "retrieval",
         truncate=fields.truncate is not False,
         normalized=fields.normalized is not False,
