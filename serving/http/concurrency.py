@@ -94,7 +94,7 @@ class Concurrency:
     async def _take(self, redis: Redis, key: str, lease: str, limit: int) -> bool:
         script = redis.register_script(_TAKE)
         taken: int = await self._storage.ask(
-            script(keys=[key], args=[limit, self._lease_ms, lease])
+            lambda: script(keys=[key], args=[limit, self._lease_ms, lease])
         )
         return taken == 1
 
@@ -105,7 +105,7 @@ class Concurrency:
         if not take.cancelled() and take.exception() is None and not take.result():
             return  # refused
         try:
-            await self._storage.ask(redis.zrem(key, lease))
+            await self._storage.ask(lambda: redis.zrem(key, lease))
         except HttpError:
             # Why is in the log already.
             logger.warning("A place stays taken until its lease ends: the limits' storage is away.")

@@ -89,13 +89,14 @@ class RateLimits:
 
     async def take(self, caller: Caller, kind: LimitKind, limit: int, amount: int) -> _Taken:
         """Add `amount` to what the caller used, or leave it as it was and raise 429."""
+        counters = self._storage.counters
         now_s = self._clock()
         before = await self._standing(caller, kind, limit, now_s)
         # Looked at first, so that what is refused seldom stands in the way of what would fit.
         if before.used + amount > limit:
             raise _exceeded(before, amount)
         key = _key(caller, kind, now_s // WINDOW_S)
-        count = await self._storage.ask(self._storage.counters.incr(key, _KEPT_S, amount))
+        count = await self._storage.ask(lambda: counters.incr(key, _KEPT_S, amount))
         after = replace(before, current=count)
         if after.used > limit:
             await self._lower(key, amount)
@@ -119,17 +120,17 @@ class RateLimits:
         self, caller: Caller, kind: LimitKind, limit: int, now_s: float
     ) -> Standing:
         minute, elapsed_s = divmod(now_s, WINDOW_S)
-        get = self._storage.counters.get
-        previous = await self._storage.ask(get(_key(caller, kind, minute - 1)))
-        current = await self._storage.ask(get(_key(caller, kind, minute)))
+        last, this = _key(caller, kind, minute - 1), _key(caller, kind, minute)
+        previous = await self._storage.ask(lambda: self._storage.counters.get(last))
+        current = await self._storage.ask(lambda: self._storage.counters.get(this))
         return Standing(kind, limit, max(0, previous), max(0, current), elapsed_s)
 
     async def _lower(self, key: str, amount: int) -> None:
         counters = self._storage.counters
-        left = await self._storage.ask(counters.incr(key, _KEPT_S, -amount))
+        left = await self._storage.ask(lambda: counters.incr(key, _KEPT_S, -amount))
         if left < 0:
             # The counter was lost in between (Redis started empty): what is below zero was never taken.
-            await self._storage.ask(counters.incr(key, _KEPT_S, min(amount, -left)))
+            await self._storage.ask(lambda: counters.incr(key, _KEPT_S, min(amount, -left)))
 
 
 class Charge:

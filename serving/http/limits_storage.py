@@ -8,7 +8,8 @@ whether something was counted. While Redis does not answer, requests with limits
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from serving.http.errors import HttpError
 T = TypeVar("T")
 
 KEY_PREFIX = "polyvec"
-_MAX_CONNECTIONS = 64
+_MAX_CONNECTIONS = 32
 _ACCEPTED = "memory://, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class LimitsStorage:
     def __init__(self, uri: SecretStr, *, timeout_s: float = 1.0) -> None:
         self._timeout_s = timeout_s
         self._running: set[asyncio.Task[object]] = set()
+        self._places = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._quiet_until_s = 0.0
         self._answers = True
         value = uri.get_secret_value()
         match value.partition("://")[0]:
@@ -83,29 +86,30 @@ class LimitsStorage:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def ask(self, question: Awaitable[T]) -> T:
-        """What the storage answers.
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """What the storage answers to `question`, which is put when it is this one's turn.
 
         Raises:
-            HttpError: 503, when it does not; whether it counted is then not known.
+            HttpError: 503, when it does not answer; whether it counted is then not known.
         """
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await question
-        except (StorageError, RedisError, TimeoutError) as error:
-            if self._answers:
-                logger.warning("Limits cannot be counted: %s.", _reason(error))
-            self._answers = False
-            raise HttpError(
-                503,
-                "SERVICE_UNAVAILABLE",
-                "The limits of this API key cannot be checked now. Try again.",
-                retry_after_s=1,
-            ) from None
-        if not self._answers:
-            logger.info("Limits can be counted again.")
-        self._answers = True
-        return answer
+        async with self._places:
+            # Time spent waiting for a turn is ours, not Redis's; and who waits behind a question that had no
+            # answer shall not put the same one, each for `timeout_s`.
+            if time.monotonic() < self._quiet_until_s:
+                raise _unavailable()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await question()
+            except (StorageError, RedisError, TimeoutError) as error:
+                self._quiet_until_s = time.monotonic() + self._timeout_s
+                if self._answers:
+                    logger.warning("Limits cannot be counted: %s.", _reason(error))
+                self._answers = False
+                raise _unavailable() from None
+            if not self._answers:
+                logger.info("Limits can be counted again.")
+            self._answers = True
+            return answer
 
     async def close(self) -> None:
         """Finish what was begun, then close the connections."""
@@ -113,6 +117,15 @@ class LimitsStorage:
         if self.redis is not None:
             await self.redis.aclose()
             await self.redis.connection_pool.disconnect()
+
+
+def _unavailable() -> HttpError:
+    return HttpError(
+        503,
+        "SERVICE_UNAVAILABLE",
+        "The limits of this API key cannot be checked now. Try again.",
+        retry_after_s=1,
+    )
 
 
 def _open_redis(uri: str, timeout_s: float) -> tuple[Storage, Redis, str]:
