@@ -13,6 +13,7 @@ from polyvec.cli_demo import demo
 from polyvec.cli_encode import encode
 from polyvec.cli_keys import keys_app
 from polyvec.cli_merge import merge, verify
+from polyvec.cli_serve import serve
 
 app = typer.Typer(
     name="polyvec",
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(merge)
 app.command()(verify)
 app.command()(encode)
+app.command()(serve)
 app.command()(demo)
 app.add_typer(keys_app, name="keys")
 

@@ -181,8 +181,9 @@ class Pipeline:
         self, turns: TurnQueue, prompts: list[Prompt], sizes: list[int], want: Want, flow: Flow
     ) -> list[Outcome]:
         async def embed(piece: slice) -> list[Outcome]:
-            async with turns.turn(flow, sum(sizes[piece])):
-                return await self._engine.embed(prompts[piece], want)
+            taken = prompts[piece]
+            async with turns.turn(flow, sum(sizes[piece]), num_prompts=len(taken)):
+                return await self._engine.embed(taken, want)
 
         pieces = turns.pieces(sizes)
         if len(pieces) == 1:

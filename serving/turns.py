@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from serving.errors import QueueFullError
@@ -24,13 +24,24 @@ _UNKNOWN_SPEED_RETRY_S = 5.0
 # The time in which what is known of the engine's speed fades to 1/e.
 _SPEED_MEMORY_S = 10.0
 
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One call of one caller; pieces of one flow are served in their order."""
+    """One call of one caller; pieces of one flow are served in their order.
+
+    Attributes:
+        caller: callers share the engine evenly.
+        call: calls of one caller share what it gets evenly; unique among those that wait.
+        waiting: entered while a piece waits for its turn; pieces overlap.
+        running: entered while a piece has its turn.
+    """
 
     caller: str
     call: str
+    waiting: AbstractContextManager[None] = _NOTHING
+    running: AbstractContextManager[None] = _NOTHING
 
 
 @dataclass(slots=True)
@@ -94,6 +105,8 @@ class TurnQueue:
         self._virtual_time = 0.0
         self._arrivals = itertools.count()
         self._speed = _Speed(clock)
+        self.on_turn: Callable[[int, int], None] | None = None
+        """Told the prompts and tokens of every piece that gets its turn."""
         self.queued_tokens: int = 0
         """Tokens of all calls that were let in and have not ended, running ones included."""
         self.running_tokens: int = 0
@@ -145,20 +158,26 @@ class TurnQueue:
         )
 
     @asynccontextmanager
-    async def turn(self, flow: Flow, num_tokens: int) -> AsyncIterator[None]:
+    async def turn(
+        self, flow: Flow, num_tokens: int, *, num_prompts: int = 1
+    ) -> AsyncIterator[None]:
         """Wait for a turn, and hold `num_tokens` of the engine meanwhile; cancelling gives it up."""
         piece = _Piece(num_tokens, flow.call, asyncio.get_running_loop().create_future())
         self._enqueue(flow, piece)
         self._give_turns()
         try:
-            await piece.turn
+            with flow.waiting:
+                await piece.turn
         except asyncio.CancelledError:
             if piece.turn.done() and not piece.turn.cancelled():
                 # The turn came in the same moment.
                 self._end(piece)
             raise
+        if self.on_turn is not None:
+            self.on_turn(num_prompts, num_tokens)
         try:
-            yield
+            with flow.running:
+                yield
         finally:
             self._end(piece)
 

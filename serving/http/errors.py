@@ -46,6 +46,7 @@ class HttpError(Exception):
         field_errors: what is wrong with which field, for 422.
         retry_after_s: when to try again, for 429 and 503.
         headers: further headers.
+        reason: what metrics count it as; finer than the public API's codes.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class HttpError(Exception):
         field_errors: tuple[FieldError, ...] = (),
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -65,6 +67,7 @@ class HttpError(Exception):
         self.field_errors = field_errors
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
+        self.reason = reason or code
 
 
 def invalid(field: str, message: str, kind: str = "value_error") -> HttpError:
@@ -84,15 +87,20 @@ def from_polyvec(error: Exception) -> HttpError | None:
             return error
         case QueueFullError():
             return HttpError(
-                503, "SERVICE_UNAVAILABLE", str(error), retry_after_s=error.retry_after_s
+                503,
+                "SERVICE_UNAVAILABLE",
+                str(error),
+                retry_after_s=error.retry_after_s,
+                reason="QUEUE_FULL",
             )
         case EngineError():
             # Its message may hold what vLLM printed.
             return HttpError(
                 503,
                 "SERVICE_UNAVAILABLE",
-                "The engine of this task cannot answer now; it is being restarted. Try again.",
+                "The engine of this task is starting or being restarted. Try again.",
                 retry_after_s=5,
+                reason="ENGINE_UNAVAILABLE",
             )
         case InputError():
             where = "input" if error.index is None else f"input.{error.index}"

@@ -63,6 +63,12 @@ class ServerSettings(EngineSettings):
     max_text_tokens: Count = 8192
     """Tokens of one text, prefix included; longer texts are refused, or cut with `truncate`."""
 
+    max_multivector_tokens: Count = 262_144
+    """Tokens of one request that asks for multi-vectors, or that ranks with them; each is a vector."""
+
+    max_text_chars: Count = 4 * MIB
+    """Characters of one text: what is tokenised before its tokens can be counted."""
+
     max_body_bytes: Count = 64 * MIB
     """Bytes of one request body."""
 

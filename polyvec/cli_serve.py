@@ -1,0 +1,71 @@
+"""`polyvec serve`: the HTTP server. Every option beside the models and tasks is a field of `ServerSettings`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polyvec.settings_options import with_options
+from serving.settings import ServerSettings, load_server_settings
+
+if TYPE_CHECKING:
+    from serving.engine.protocol import Engine
+    from serving.http.server import Bound
+
+
+@with_options(ServerSettings, panels=("Server", "Engine"))
+def serve(
+    models: Annotated[Path, typer.Argument(help="What `polyvec merge` wrote: OUT or OUT/<task>.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Serve this task; repeatable. Default: all of MODELS.")
+    ] = None,
+    **options: Any,
+) -> None:
+    """Serve merged checkpoints over HTTP, to clients of the Jina and OpenAI embeddings APIs.
+
+    Each option can also be set in the environment, as POLYVEC_<NAME>.
+    """
+    from serving.engine.start import runs_on_cpu, start_engine
+    from serving.http.server import Announce, run
+    from serving.manifest import find_tasks
+
+    settings = load_server_settings({name: v for name, v in options.items() if v is not None})
+    directories = find_tasks(models, task)
+
+    async def start(directory: Path) -> "Engine":
+        return await start_engine(directory, settings, num_engines=len(directories))
+
+    tasks = list(directories)
+    run(
+        directories,
+        start,
+        settings,
+        parallel=runs_on_cpu(),
+        announce=Announce(
+            bound=lambda bound: _print_settings(settings, models, tasks, bound),
+            ready=lambda bound: _print_ready(settings, tasks, bound),
+        ),
+    )
+
+
+def _print_settings(
+    settings: ServerSettings, models: Path, tasks: list[str], bound: "Bound"
+) -> None:
+    """Everything that the server runs with; secrets print as asterisks."""
+    print(f"polyvec serves {', '.join(tasks)} from {models} at {bound.url}")
+    for name, value in settings.model_dump(mode="json").items():
+        print(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    print("Loading the engines. They take requests when /health/ready says so.", flush=True)
+
+
+def _print_ready(settings: ServerSettings, tasks: list[str], bound: "Bound") -> None:
+    task = "retrieval.query" if "retrieval" in tasks else tasks[0]
+    task = "code.query" if task == "code" else task
+    body = json.dumps({"model": settings.model_name, "task": task, "input": ["hello"]})
+    key = "" if settings.keys is None else ' -H "Authorization: Bearer $POLYVEC_KEY"'
+    print("Ready. Try it:")
+    print(
+        f"  curl {bound.url}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'",
+        flush=True,
+    )

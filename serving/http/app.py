@@ -1,0 +1,227 @@
+"""The application: every route with its guard, made of a service and settings.
+
+Knows how the parts fit; not how they work, nor what runs the application.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving.http.body import Bodies
+from serving.http.catalogue import Catalogue
+from serving.http.concurrency import Concurrency
+from serving.http.desk import Desk
+from serving.http.edge import Draining, Edge, Reports
+from serving.http.embeddings import EmbeddingsRoute
+from serving.http.errors import HttpError
+from serving.http.fetch import Fetcher
+from serving.http.guard import Guard
+from serving.http.health import HEALTH_PATHS, health_routes
+from serving.http.keys import open_door
+from serving.http.limits import RateLimits
+from serving.http.limits_storage import LimitsStorage
+from serving.http.listing import MODELS_PATH, listing_routes
+from serving.http.metrics import Metrics
+from serving.http.openapi import EMBEDDINGS_SPEC, RERANK_SPEC, SCORE_SPEC, document
+from serving.http.pdf import PdfRenderer
+from serving.http.ranking import RankingRoutes
+from serving.http.sources import Sources
+from serving.http.tracing import configure_tracing
+from serving.service import Lane, Service
+from serving.settings import ServerSettings
+from serving.supervisor import EngineState
+
+EMBEDDINGS_PATH = "/v1/embeddings"
+RERANK_PATH = "/v1/rerank"
+SCORE_PATH = "/v1/score"
+METRICS_PATH = "/metrics"
+DOCS_PATH = "/docs"
+OPENAPI_PATH = "/openapi.json"
+
+_PATHS = (
+    EMBEDDINGS_PATH,
+    RERANK_PATH,
+    SCORE_PATH,
+    MODELS_PATH,
+    METRICS_PATH,
+    DOCS_PATH,
+    OPENAPI_PATH,
+    *HEALTH_PATHS,
+)
+
+
+@asynccontextmanager
+async def application(
+    service: Service, settings: ServerSettings, *, draining: Draining | None = None
+) -> AsyncIterator[FastAPI]:
+    """The application around `service`, until the block is left; `service` stays open.
+
+    Args:
+        service: what computes.
+        settings: everything else.
+        draining: switched on by whoever runs the application, when it is about to stop.
+
+    Raises:
+        SettingsError: the keys, the limits' storage, the default task or the endpoint of traces.
+    """
+    draining = draining or Draining()
+    door = open_door(settings.keys)
+    catalogue = Catalogue(
+        service, model_name=settings.model_name, default_task=settings.default_task
+    )
+    async with AsyncExitStack() as open_parts:
+        storage = LimitsStorage(settings.limits_storage)
+        open_parts.push_async_callback(storage.close)
+        await storage.check()
+        fetcher = Fetcher(settings)
+        open_parts.push_async_callback(fetcher.close)
+        pdfs = PdfRenderer(settings)
+        open_parts.push_async_callback(pdfs.close)
+        tracing = configure_tracing(settings, version("polyvec"))
+        open_parts.callback(tracing.shutdown)
+        bodies = Bodies(
+            max_body_bytes=settings.max_body_bytes,
+            max_total_bytes=settings.max_bodies_bytes,
+            timeout_s=settings.upload_timeout_s,
+        )
+        metrics = _metrics(service, bodies)
+        desk = Desk(
+            settings=settings,
+            catalogue=catalogue,
+            guard=_guard(service, settings, bodies, storage),
+            sources=Sources(
+                fetcher,
+                pdfs,
+                max_image_bytes=settings.max_image_bytes,
+                max_pdf_bytes=settings.max_pdf_bytes,
+                max_page_pixels=_page_pixels(service),
+            ),
+            bodies=bodies,
+        )
+        app = _routes(desk, service, metrics, draining)
+        app.add_middleware(
+            Edge,
+            door=door,
+            open_paths={*HEALTH_PATHS, *([METRICS_PATH] if settings.metrics_without_key else [])},
+            paths=_PATHS,
+            reports=Reports(metrics, tracing),
+            draining=draining,
+        )
+        yield app
+
+
+def _page_pixels(service: Service) -> int:
+    """Pages are drawn finer than the model sees them: its own resizing then has something to choose from."""
+    return 4 * max(lane.manifest.image.max_pixels for lane in service.lanes.values())
+
+
+def _guard(
+    service: Service, settings: ServerSettings, bodies: Bodies, storage: LimitsStorage
+) -> Guard:
+    lanes = list(service.lanes.values())
+    return Guard(
+        bodies,
+        RateLimits(storage),
+        # A place is held while a body arrives, its answer is computed, and it is sent.
+        Concurrency(storage, lease_s=settings.upload_timeout_s + 2 * settings.request_timeout_s),
+        full=lambda: lanes[0].turns.full() if all(lane.turns.is_full for lane in lanes) else None,
+        timeout_s=settings.request_timeout_s,
+    )
+
+
+def _metrics(service: Service, bodies: Bodies) -> Metrics:
+    metrics = Metrics(version("polyvec"), _PATHS, service.tasks)
+    metrics.watch_bodies(lambda: bodies.total_bytes)
+    for task, lane in service.lanes.items():
+        _watch(metrics, task, lane)
+
+    def changed(task: str, state: EngineState) -> None:
+        if state is EngineState.DEAD:
+            metrics.engine_restarted(task)
+
+    service.on_state = changed
+    return metrics
+
+
+def _watch(metrics: Metrics, task: str, lane: Lane) -> None:
+    turns = lane.turns
+    metrics.watch_task(
+        task,
+        queued_tokens=lambda: turns.queued_tokens - turns.running_tokens,
+        running_tokens=lambda: turns.running_tokens,
+        engine_up=lambda: lane.is_up,
+    )
+    turns.on_turn = partial(metrics.observe_batch, task)
+
+
+def _routes(desk: Desk, service: Service, metrics: Metrics, draining: Draining) -> FastAPI:
+    app = FastAPI(
+        title="polyvec",
+        version=version("polyvec"),
+        description="Embeddings of texts, images and PDFs; compatible with the Jina and OpenAI APIs.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(HTTPException, _refused)
+    embeddings, ranking = EmbeddingsRoute(desk), RankingRoutes(desk)
+    for path, endpoint, spec in (
+        (EMBEDDINGS_PATH, embeddings.answer, EMBEDDINGS_SPEC),
+        (RERANK_PATH, ranking.rerank, RERANK_SPEC),
+        (SCORE_PATH, ranking.score, SCORE_SPEC),
+    ):
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            summary=spec.summary,
+            description=spec.description,
+            operation_id=spec.operation_id,
+            response_model=None,
+            responses=spec.responses,
+            openapi_extra=spec.request_body,
+            tags=["compute"],
+        )
+    app.include_router(listing_routes(desk.catalogue, service, desk.settings.max_text_tokens))
+    app.include_router(health_routes(service, draining))
+    _add_own_pages(app, metrics, with_keys=desk.settings.keys is not None)
+    return app
+
+
+def _add_own_pages(app: FastAPI, metrics: Metrics, *, with_keys: bool) -> None:
+    async def read_metrics(request: Request) -> Response:
+        body, content_type = metrics.render(request.headers.get("accept"))
+        return Response(body, media_type=content_type)
+
+    async def read_openapi() -> JSONResponse:
+        return JSONResponse(document(app, with_keys=with_keys))
+
+    async def read_docs() -> Response:
+        return get_swagger_ui_html(openapi_url=OPENAPI_PATH, title="polyvec")
+
+    for path, page in (
+        (METRICS_PATH, read_metrics),
+        (OPENAPI_PATH, read_openapi),
+        (DOCS_PATH, read_docs),
+    ):
+        app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, an unknown path or method, in the contract's shape."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        raise HttpError(
+            405, "METHOD_NOT_ALLOWED", "This path takes another method.", headers=error.headers
+        )
+    raise HttpError(
+        404, "RESOURCE_NOT_FOUND", "There is nothing at this path. GET /docs lists what there is."
+    )

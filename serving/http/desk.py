@@ -1,0 +1,87 @@
+"""What the routes that compute share: who lets requests in, what opens their inputs, who runs them."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from serving.engine.protocol import Outcome
+from serving.http.answer import Answer
+from serving.http.body import Bodies
+from serving.http.caller import ANONYMOUS
+from serving.http.catalogue import Catalogue
+from serving.http.errors import invalid
+from serving.http.guard import Admitted, Guard
+from serving.http.sources import Sources, counts_of
+from serving.http.stages import Stage
+from serving.http.visit import Visit
+from serving.http.wire.items import Item
+from serving.http.wire.limits import BodyLimits
+from serving.pipeline import Prepared
+from serving.service import Lane
+from serving.settings import ServerSettings
+from serving.turns import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The parts of one server that every computing route uses."""
+
+    settings: ServerSettings
+    catalogue: Catalogue
+    guard: Guard
+    sources: Sources
+    bodies: Bodies
+    _calls: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    @property
+    def body_limits(self) -> BodyLimits:
+        """What a body may hold."""
+        return BodyLimits(
+            max_inputs=self.settings.max_inputs,
+            max_image_bytes=self.settings.max_image_bytes,
+            max_pdf_bytes=self.settings.max_pdf_bytes,
+            max_text_chars=self.settings.max_text_chars,
+        )
+
+    def note(self, visit: Visit, task: str, items: Sequence[Item]) -> None:
+        """Remember what was asked for, also when it fails."""
+        visit.task = task
+        visit.inputs = counts_of(items)
+
+    async def run(self, admitted: Admitted, lane: Lane, prepared: Prepared) -> list[Outcome]:
+        """Charge for `prepared`, and embed it when its turns come.
+
+        Raises:
+            HttpError: the caller's tokens are used up, or it asks for too many multi-vectors.
+            QueueFullError: too much waits already.
+            EngineError: the engine cannot answer.
+        """
+        num_tokens = prepared.total_tokens
+        bound = self.settings.max_multivector_tokens
+        if prepared.request.want.multi and num_tokens > bound:
+            raise invalid(
+                "input",
+                f"Multi-vectors of {num_tokens} tokens were asked for; one request gets at most "
+                f"{bound}, as each token is a vector. Send fewer inputs at once.",
+                "too_many_tokens",
+            )
+        await admitted.charge.tokens(num_tokens)
+        visit = admitted.visit
+        flow = Flow(
+            # Without keys, machines share the engine evenly.
+            caller=visit.client or "" if visit.caller is ANONYMOUS else visit.caller.name,
+            call=str(next(self._calls)),
+            waiting=visit.stages.measure(Stage.QUEUE),
+            running=visit.stages.measure(Stage.ENGINE),
+        )
+        return await lane.pipeline.run(prepared, flow)
+
+    def reply(self, admitted: Admitted, body: bytes, media_type: str) -> Answer:
+        """An answer that says what is left of the caller's limits."""
+        return Answer(
+            body,
+            media_type=media_type,
+            headers=admitted.charge.headers(),
+            bodies=self.bodies,
+            timeout_s=self.settings.request_timeout_s,
+        )

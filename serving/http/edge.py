@@ -1,0 +1,207 @@
+"""The edge of the server: every request passes it on the way in, every answer and error on the way out.
+
+It names the request, asks for a key, turns whatever goes wrong into an answer, and reports. It does not
+know routes beyond their paths, nor bodies.
+"""
+
+import math
+import re
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.http.errors import HttpError, body_of, from_polyvec, unexpected
+from serving.http.keys import Door
+from serving.http.logs import log_request, log_unexpected
+from serving.http.metrics import Metrics, Rejection
+from serving.http.record import OTHER, RequestRecord
+from serving.http.tracing import Tracing
+from serving.http.visit import Visit
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# nginx's status for a client that hung up; it is only reported, nobody is there to read it.
+_CLIENT_GONE = 499
+
+_REJECTIONS = {
+    "RATE_REQUEST_LIMIT_EXCEEDED": Rejection.REQUEST_LIMIT,
+    "RATE_TOKEN_LIMIT_EXCEEDED": Rejection.TOKEN_LIMIT,
+    "RATE_CONCURRENCY_LIMIT_EXCEEDED": Rejection.CONCURRENCY_LIMIT,
+    "AUTH_MISSING_API_KEY": Rejection.AUTHENTICATION,
+    "AUTH_INVALID_API_KEY": Rejection.AUTHENTICATION,
+    "AUTH_INVALID_FORMAT": Rejection.AUTHENTICATION,
+    "REQUEST_TOO_LARGE": Rejection.BODY_TOO_LARGE,
+    "REQUEST_TIMEOUT": Rejection.UPLOAD_TIMEOUT,
+    "BODIES_FULL": Rejection.BODIES_FULL,
+    "QUEUE_FULL": Rejection.QUEUE_FULL,
+    "ENGINE_UNAVAILABLE": Rejection.ENGINE_DOWN,
+    "LIMITS_UNAVAILABLE": Rejection.LIMITS_UNAVAILABLE,
+}
+
+
+class ClientGoneError(Exception):
+    """The client hung up; there is nobody to answer."""
+
+
+@dataclass(slots=True)
+class Draining:
+    """Whether the server is on its way out: still answering, but asking clients to go elsewhere."""
+
+    is_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Where a finished request is reported to, besides the log."""
+
+    metrics: Metrics
+    tracing: Tracing
+
+
+class _Answer:
+    """Watches what is sent, and puts the server's own headers on it."""
+
+    def __init__(self, send: Send, visit: Visit, draining: Draining) -> None:
+        self._send = send
+        self._visit = visit
+        self._draining = draining
+        self.status: int | None = None
+        self.num_bytes = 0
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._visit.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Cache-Control", "no-store")
+            if self._draining.is_on:
+                headers["Connection"] = "close"
+        elif message["type"] == "http.response.body":
+            self.num_bytes += len(message.get("body", b""))
+            self.is_complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        door: Door,
+        open_paths: Collection[str],
+        paths: Collection[str],
+        reports: Reports,
+        draining: Draining,
+    ) -> None:
+        """Around `app`.
+
+        Args:
+            app: what answers.
+            door: tells whose key a request carries, or refuses it.
+            open_paths: paths that need no key.
+            paths: all paths; others are reported as "other".
+            reports: where to report.
+            draining: set by the server on its way out.
+        """
+        self._app = app
+        self._door = door
+        self._open_paths = frozenset(open_paths)
+        self._paths = frozenset(paths)
+        self._reports = reports
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; anything else is passed on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        visit = Visit(_request_id(headers), scope["client"][0] if scope.get("client") else None)
+        scope.setdefault("state", {})["visit"] = visit
+        answer = _Answer(send, visit, self._draining)
+        failure: HttpError | None = None
+        try:
+            with self._reports.metrics.in_progress():
+                failure = await self._answered(scope, receive, answer, visit, headers)
+        finally:
+            self._report(scope, headers, visit, answer, failure)
+
+    async def _answered(
+        self, scope: Scope, receive: Receive, answer: _Answer, visit: Visit, headers: Headers
+    ) -> HttpError | None:
+        try:
+            if scope["path"] not in self._open_paths:
+                visit.caller = self._door.authenticate(headers.get("authorization"))
+            await self._app(scope, receive, answer.send)
+            return None
+        except (ClientGoneError, ClientDisconnect):
+            answer.status = _CLIENT_GONE
+            return None
+        except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes an answer
+            failure = from_polyvec(error)
+            if failure is None:
+                log_unexpected(error, visit.request_id)
+                failure = unexpected()
+        if answer.status is None:
+            await _send_error(answer, failure, visit.request_id)
+        elif not answer.is_complete:
+            # Half an answer must not look whole: uvicorn closes the connection on this.
+            raise failure
+        return failure
+
+    def _report(
+        self,
+        scope: Scope,
+        headers: Headers,
+        visit: Visit,
+        answer: _Answer,
+        failure: HttpError | None,
+    ) -> None:
+        record = RequestRecord(
+            request_id=visit.request_id,
+            method=scope["method"],
+            route=scope["path"] if scope["path"] in self._paths else OTHER,
+            # Nothing was sent when the server itself was cancelled.
+            status=answer.status or _CLIENT_GONE,
+            seconds=visit.stages.elapsed_s,
+            stages=visit.stages,
+            client=visit.client,
+            key_name=visit.caller.name,
+            task=visit.task,
+            inputs=visit.inputs,
+            tokens=visit.tokens,
+            response_bytes=answer.num_bytes,
+            error_code=None if failure is None else failure.code,
+            traceparent=headers.get("traceparent"),
+        )
+        if failure is not None and (reason := _REJECTIONS.get(failure.reason)) is not None:
+            self._reports.metrics.reject(reason)
+        self._reports.metrics.observe_request(record)
+        self._reports.tracing.report(record)
+        log_request(record)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+async def _send_error(answer: _Answer, failure: HttpError, request_id: str) -> None:
+    body = body_of(failure, request_id)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **failure.headers,
+    }
+    if failure.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s)))
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await answer.send({"type": "http.response.start", "status": failure.status, "headers": raw})
+    await answer.send({"type": "http.response.body", "body": body})

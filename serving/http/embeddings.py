@@ -1,0 +1,184 @@
+"""`POST /v1/embeddings`: a body becomes a call, its items inputs, inputs vectors, vectors an answer.
+
+The order of things, and what is checked when; each step is done elsewhere.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.engine.protocol import ImagePrompt, Pooled, Want
+from serving.errors import InputError
+from serving.http.answer import JSON, joined
+from serving.http.catalogue import Choice
+from serving.http.desk import Desk
+from serving.http.errors import invalid
+from serving.http.record import TokenCounts
+from serving.http.sources import Source, counts_of
+from serving.http.stages import Stage
+from serving.http.wire.answer import answer_chunks
+from serving.http.wire.answer_parts import Embedded, Usage
+from serving.http.wire.calls import EmbeddingsCall
+from serving.http.wire.negotiate import OCTETS_TYPE, Json, Octets, negotiate
+from serving.http.wire.octets import check_octets, octets
+from serving.http.wire.parse_embeddings import parse_embeddings
+from serving.inputs import Text
+from serving.pipeline import Prepared, pooled_or_raise
+from serving.pipeline import Request as PipelineRequest
+
+
+class EmbeddingsRoute:
+    """Answers `POST /v1/embeddings`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def answer(self, request: Request) -> Response:
+        """One request.
+
+        Raises:
+            HttpError: what is wrong with it, or with the server.
+            PolyvecError: as the pipeline raises.
+        """
+        async with self._desk.guard.admit(request) as admitted:
+            stages = admitted.visit.stages
+            with stages.measure(Stage.PARSE):
+                output = negotiate(request.headers.get("accept"))
+                call = parse_embeddings(admitted.body, self._desk.body_limits)
+                if isinstance(output, Octets):
+                    check_octets(call)
+                choice = self._desk.catalogue.choose(call.model, call.task)
+                self._desk.note(admitted.visit, choice.task, call.items)
+                _check_dimensions(call, choice)
+            sources = await self._desk.sources.open(call.items, choice.lane.prompter, stages)
+            admitted.visit.inputs = counts_of(call.items, sources)
+            with stages.measure(Stage.PREPARE):
+                prepared = await self._prepared(call, choice, sources)
+            pooled = pooled_or_raise(
+                await self._desk.run(admitted, choice.lane, prepared), name_index=True
+            )
+            usage = usage_of(prepared, pooled)
+            admitted.visit.tokens = counts_of_tokens(usage)
+            with stages.measure(Stage.ENCODE):
+                embedded = await _embedded(call, choice, sources, prepared, pooled)
+                match output:
+                    case Json():
+                        body = await joined(answer_chunks(call, call.model, embedded, usage))
+                        media_type = JSON
+                    case Octets():
+                        body = octets(call, call.model, embedded, usage, output.vector_format)
+                        media_type = OCTETS_TYPE
+            return self._desk.reply(admitted, body, media_type)
+
+    async def _prepared(
+        self, call: EmbeddingsCall, choice: Choice, sources: Sequence[Source]
+    ) -> Prepared:
+        request = PipelineRequest(
+            want=Want(single=not call.multi, multi=call.multi, normalized=call.normalized),
+            prompt_name=choice.prompt_name,
+            max_length=self._desk.settings.max_text_tokens,
+            too_long="cut" if call.truncate else "refuse",
+            dim=call.dimensions,
+        )
+        pipeline = choice.lane.pipeline
+        inputs = [source.input for source in sources]
+        if call.late_chunking:
+            chunks = [item for item in inputs if isinstance(item, Text)]
+            prepared = await pipeline.prepare_chunks(chunks, request)
+        else:
+            prepared = await pipeline.prepare(inputs, request)
+        raise_first(prepared)
+        return prepared
+
+
+def _check_dimensions(call: EmbeddingsCall, choice: Choice) -> None:
+    hidden_size = choice.lane.manifest.hidden_size
+    if call.dimensions is not None and call.dimensions > hidden_size:
+        raise invalid(
+            "dimensions",
+            f"This model's vectors have {hidden_size} dimensions, got {call.dimensions}.",
+            "less_than_equal",
+        )
+
+
+def raise_first(prepared: Prepared) -> None:
+    """Refuse a request for its first bad input, before any of it reaches the engine.
+
+    Raises:
+        InputError: an input cannot be embedded; names its position.
+    """
+    for index, prompt in enumerate(prepared.prompts):
+        if isinstance(prompt, InputError):
+            raise prompt.at(index)
+
+
+def usage_of(prepared: Prepared, pooled: Sequence[Pooled]) -> Usage:
+    """The tokens that the engine has run."""
+    sizes = [len(one.token_ids) for one in pooled]
+    image_tokens = [
+        size
+        for prompt, size in zip(prepared.prompts, sizes, strict=True)
+        if isinstance(prompt, ImagePrompt)
+    ]
+    return Usage(
+        total_tokens=sum(sizes),
+        prompt_tokens=sum(sizes),
+        image_tokens=sum(image_tokens) if image_tokens else None,
+    )
+
+
+def counts_of_tokens(usage: Usage) -> TokenCounts:
+    """The same, as logs and metrics count them."""
+    image = usage.image_tokens or 0
+    return TokenCounts(text=usage.total_tokens - image, image=image)
+
+
+async def _embedded(
+    call: EmbeddingsCall,
+    choice: Choice,
+    sources: Sequence[Source],
+    prepared: Prepared,
+    pooled: Sequence[Pooled],
+) -> list[Embedded]:
+    embedded = _chunks(prepared, pooled[0]) if call.late_chunking else _inputs(sources, pooled)
+    if not call.tokenized:
+        return [item for item, _ in embedded]
+
+    def spell() -> list[Embedded]:
+        return [
+            Embedded(
+                item.index, item.single, item.multi, item.page, choice.lane.prompter.spelled(ids)
+            )
+            for item, ids in embedded
+        ]
+
+    return await asyncio.to_thread(spell)
+
+
+def _inputs(
+    sources: Sequence[Source], pooled: Sequence[Pooled]
+) -> list[tuple[Embedded, tuple[int, ...]]]:
+    return [
+        (Embedded(index, one.single, one.multi, source.page), one.token_ids)
+        for index, (source, one) in enumerate(zip(sources, pooled, strict=True))
+    ]
+
+
+def _chunks(prepared: Prepared, pooled: Pooled) -> list[tuple[Embedded, tuple[int, ...]]]:
+    """One sequence cut into its chunks again."""
+    prompt = prepared.prompts[0]
+    spans = None if isinstance(prompt, (InputError, ImagePrompt)) else prompt.spans
+    assert spans is not None  # prepare_chunks made it
+    return [
+        (
+            Embedded(
+                index,
+                None if pooled.single is None else pooled.single[index],
+                None if pooled.multi is None else pooled.multi[span.start : span.stop],
+            ),
+            pooled.token_ids[span.start : span.stop],
+        )
+        for index, span in enumerate(spans)
+    ]

@@ -1,0 +1,106 @@
+"""`GET /v1/models`: what this server serves, for clients that ask before they embed.
+
+Answers in OpenAI's shape, with the fields of the public API's beside it where they say something here.
+"""
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from serving.http.catalogue import Catalogue
+from serving.http.errors import HttpError
+from serving.http.wire.answers import ErrorAnswer
+from serving.service import Service
+
+MODELS_PATH = "/v1/models"
+MODEL_PATH = "/v1/models/{model_id:path}"
+
+
+class ModelAnswer(BaseModel):
+    """One name that requests may give as `model`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: str
+    """The name; `NAME:TASK` also chooses the task, for clients that cannot send one."""
+
+    object: Literal["model"] = "model"
+    """Always "model"."""
+
+    created: int
+    """When this server started, in seconds since 1970."""
+
+    owned_by: str
+    """The model as its checkpoint names it."""
+
+    context_length: int
+    """Tokens of the longest text."""
+
+    dimensions: int
+    """Dimensions of a single vector."""
+
+    matryoshka_dimensions: list[int]
+    """Dimensions that the model was trained to be cut to; any other is cut too."""
+
+    multivector_dimensions: int | None
+    """Dimensions of a token's vector; null where the checkpoint gives single vectors only."""
+
+    input_modalities: list[str]
+    """What it takes."""
+
+    output_modalities: list[str]
+    """What it gives."""
+
+
+class ModelsAnswer(BaseModel):
+    """All names."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
+
+
+def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int) -> APIRouter:
+    """The model, and the model with each of its tasks."""
+    router = APIRouter(tags=["models"])
+    created = int(time.time())
+    manifest = next(iter(service.lanes.values())).manifest
+
+    def describe(name: str) -> ModelAnswer:
+        return ModelAnswer(
+            id=name,
+            created=created,
+            owned_by=manifest.model,
+            context_length=min(max_text_tokens, manifest.max_text_tokens),
+            dimensions=manifest.hidden_size,
+            matryoshka_dimensions=list(manifest.matryoshka_dims),
+            multivector_dimensions=manifest.multi_vector_dim,
+            input_modalities=["text", "image", "pdf"],
+            output_modalities=["embedding"],
+        )
+
+    name = catalogue.model_name
+    names = [name, *(f"{name}:{task}" for task in catalogue.public_tasks)]
+
+    async def list_models() -> ModelsAnswer:
+        """Every name that requests may give as `model`."""
+        return ModelsAnswer(data=[describe(one) for one in names])
+
+    async def read_model(model_id: str) -> ModelAnswer:
+        """One of them; other spellings of the name are known too."""
+        if not catalogue.knows(model_id):
+            raise HttpError(
+                404, "RESOURCE_NOT_FOUND", f"No such model is served here. GET {MODELS_PATH}."
+            )
+        return describe(model_id)
+
+    router.add_api_route(MODELS_PATH, list_models, methods=["GET"], response_model=ModelsAnswer)
+    router.add_api_route(
+        MODEL_PATH,
+        read_model,
+        methods=["GET"],
+        response_model=ModelAnswer,
+        responses={404: {"model": ErrorAnswer, "description": "There is no such model."}},
+    )
+    return router

@@ -1,0 +1,143 @@
+"""A request's items as inputs of the pipeline: URLs fetched, PDFs cut into pages, ids spelled out.
+
+Knows where bytes come from; not what becomes of them.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from serving.errors import InputError
+from serving.http.fetch import Fetcher
+from serving.http.pdf import PdfRenderer
+from serving.http.record import InputCounts
+from serving.http.stages import Stage, Stages
+from serving.http.wire.items import (
+    ImageItem,
+    ImageUrlItem,
+    Item,
+    PdfItem,
+    PdfUrlItem,
+    TextItem,
+    TokensItem,
+)
+from serving.inputs import Input, PageImage, Text
+from serving.prompts import Prompter
+from serving.together import together
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input.
+
+    Attributes:
+        input: what is embedded.
+        page: its number in a PDF, from 1; None for anything else.
+    """
+
+    input: Input
+    page: int | None = None
+
+
+class Sources:
+    """Opens items."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        pdfs: PdfRenderer,
+        *,
+        max_image_bytes: int,
+        max_pdf_bytes: int,
+        max_page_pixels: int,
+    ) -> None:
+        self._fetcher = fetcher
+        self._pdfs = pdfs
+        self._max_image_bytes = max_image_bytes
+        self._max_pdf_bytes = max_pdf_bytes
+        self._max_page_pixels = max_page_pixels
+
+    async def open(self, items: Sequence[Item], prompter: Prompter, stages: Stages) -> list[Source]:
+        """The inputs of `items`, in order; a PDF becomes its pages.
+
+        Raises:
+            InputError: an item cannot be had; names its position.
+        """
+        if all(isinstance(item, TextItem) for item in items):
+            return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
+        spelled = await self._spell(items, prompter)
+        parts = await together(
+            self._open(index, item, spelled, stages) for index, item in enumerate(items)
+        )
+        return [source for part in parts for source in part]
+
+    async def _spell(self, items: Sequence[Item], prompter: Prompter) -> dict[int, Text]:
+        def spell() -> dict[int, Text]:
+            texts: dict[int, Text] = {}
+            for index, item in enumerate(items):
+                if isinstance(item, TokensItem):
+                    try:
+                        texts[index] = prompter.text_of(item.token_ids)
+                    except InputError as error:
+                        raise error.at(index) from error
+            return texts
+
+        if not any(isinstance(item, TokensItem) for item in items):
+            return {}
+        return await asyncio.to_thread(spell)
+
+    async def _open(
+        self,
+        index: int,
+        item: Item,
+        spelled: Mapping[int, Text],
+        stages: Stages,
+    ) -> list[Source]:
+        try:
+            match item:
+                case TextItem():
+                    return [Source(Text(item.text))]
+                case TokensItem():
+                    return [Source(spelled[index])]
+                case ImageItem():
+                    return [Source(PageImage(item.data))]
+                case ImageUrlItem():
+                    with stages.measure(Stage.FETCH):
+                        data = await self._fetcher.fetch(item.url, max_bytes=self._max_image_bytes)
+                    return [Source(PageImage(data))]
+                case PdfItem():
+                    return await self._pages(item.data, stages)
+                case PdfUrlItem():
+                    with stages.measure(Stage.FETCH):
+                        data = await self._fetcher.fetch(item.url, max_bytes=self._max_pdf_bytes)
+                    return await self._pages(data, stages)
+                case _:
+                    assert_never(item)
+        except InputError as error:
+            raise error.at(index) from error
+
+    async def _pages(self, data: bytes, stages: Stages) -> list[Source]:
+        with stages.measure(Stage.PREPARE):
+            pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels)
+        return [Source(PageImage(page), number) for number, page in enumerate(pages, start=1)]
+
+
+def counts_of(items: Sequence[Item], sources: Sequence[Source] | None = None) -> InputCounts:
+    """Inputs by kind; a PDF counts as one page until it is known how many it has."""
+    text = image = page = tokens = 0
+    for item in items:
+        match item:
+            case TextItem():
+                text += 1
+            case TokensItem():
+                tokens += 1
+            case ImageItem() | ImageUrlItem():
+                image += 1
+            case PdfItem() | PdfUrlItem():
+                page += 1
+            case _:
+                assert_never(item)
+    if page and sources is not None:
+        page = sum(source.page is not None for source in sources)
+    return InputCounts(text=text, image=image, page=page, tokens=tokens)

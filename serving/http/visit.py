@@ -1,0 +1,39 @@
+"""One request on its way: who sent it, and what has been learned of it for logs, metrics and traces."""
+
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from serving.http.caller import ANONYMOUS, Caller
+from serving.http.record import InputCounts, TokenCounts
+from serving.http.stages import Stages
+
+
+@dataclass(slots=True)
+class Visit:
+    """Made when a request arrives; filled in as it is understood.
+
+    Attributes:
+        request_id: the client's own, or a new one.
+        client: address of the peer.
+        stages: where its time goes.
+        caller: whose key it carries.
+        task: the task it asked for.
+        inputs: the inputs it asked for.
+        tokens: the tokens that were run.
+    """
+
+    request_id: str
+    client: str | None
+    stages: Stages = field(default_factory=Stages)
+    caller: Caller = ANONYMOUS
+    task: str | None = None
+    inputs: InputCounts = field(default_factory=InputCounts)
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+
+
+def visit_of(request: Request) -> Visit:
+    """The visit that the edge has opened for `request`."""
+    visit = request.state.visit
+    assert isinstance(visit, Visit)
+    return visit
