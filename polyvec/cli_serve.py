@@ -26,18 +26,21 @@ def serve(
 
     Each option can also be set in the environment, as POLYVEC_<NAME>.
     """
-    from serving.engine.start import runs_on_cpu, start_engine
-    from serving.http.server import Announce, run
+    from serving.http.server import Announce, bind, run
     from serving.manifest import find_tasks
 
     settings = load_server_settings({name: v for name, v in options.items() if v is not None})
     directories = find_tasks(models, task)
+    # What can fail at once comes before vLLM is imported.
+    listener = bind(settings)
+    from serving.engine.start import runs_on_cpu, start_engine
 
     async def start(directory: Path) -> "Engine":
         return await start_engine(directory, settings, num_engines=len(directories))
 
     tasks = list(directories)
     run(
+        listener,
         directories,
         start,
         settings,

@@ -66,6 +66,7 @@ class Announce:
 
 
 def run(
+    listener: socket.socket,
     directories: Mapping[str, Path],
     start: Callable[[Path], Awaitable[Engine]],
     settings: ServerSettings,
@@ -76,6 +77,7 @@ def run(
     """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
 
     Args:
+        listener: made by `bind`, which comes first because it can fail at once; closed at the end.
         directories: the merged checkpoint of each task.
         start: starts an engine on one.
         settings: everything else.
@@ -84,11 +86,10 @@ def run(
 
     Raises:
         CheckpointError: a directory cannot be served.
-        SettingsError: a setting is not valid, or the port is taken.
+        SettingsError: a setting is not valid.
         EngineError: an engine did not come up, or did not stay up.
     """
     configure_logs(settings.server_log_level, settings.log_format)
-    listener = bind(settings)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(
             _serve(directories, start, settings, listener, parallel=parallel, announce=announce)
