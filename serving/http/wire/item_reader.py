@@ -3,7 +3,7 @@
 It does not know which field of which route it reads, nor how JSON was parsed.
 """
 
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from serving.http.errors import FieldError, HttpError, invalid
 from serving.http.wire.encoded import (
@@ -84,10 +84,8 @@ class ItemReader:
                 return self._text(value, field)
             case list():
                 return self._tokens(value, field)
-            case dict() if value.get("content") is not None:
-                return self._part(_only_part(value, field), f"{field}.content.0")
             case dict():
-                return self._part(value, field)
+                return self._document(value, field)
             case _:
                 raise invalid(
                     field,
@@ -96,16 +94,14 @@ class ItemReader:
                     "input_type",
                 )
 
+    def _document(self, document: dict[str, object], field: str) -> Item:
+        kind = _only(document, (*_KINDS, "content"), field)
+        if kind == "content":
+            return self._part(_only_part(document, field), f"{field}.content.0")
+        return self._part(document, field)
+
     def _part(self, part: dict[str, object], field: str) -> Item:
-        given = [kind for kind in _KINDS if part.get(kind) is not None]
-        if len(given) != 1:
-            raise invalid(
-                field,
-                "An input object has exactly one of "
-                f"{', '.join(_KINDS)}, got {', '.join(given) or 'none'}.",
-                "input_kind",
-            )
-        kind = given[0]
+        kind = _only(part, _KINDS, field)
         value, field = part[kind], f"{field}.{kind}"
         match kind:
             case "text":
@@ -128,18 +124,22 @@ class ItemReader:
         return TextItem(text)
 
     def _tokens(self, value: list[object], field: str) -> TokensItem:
-        token_ids = [element for element in value if type(element) is int]
         if not value:
             raise invalid(field, "A list of token ids has at least one, got none.", "too_short")
-        if len(token_ids) < len(value) or min(token_ids) < 0 or max(token_ids) > MAX_TOKEN_ID:
+        # A bool is an int, and its type is not.
+        if set(map(type, value)) != {int}:
+            _refuse_token(value, field)
+        token_ids = cast("list[int]", value)
+        if min(token_ids) < 0 or max(token_ids) > MAX_TOKEN_ID:
             _refuse_token(value, field)
         return TokensItem(tuple(token_ids))
 
     def _image(self, value: object, field: str) -> ImageItem | ImageUrlItem:
         if isinstance(value, dict):
-            if value.get("bytes") is not None and value.get("url") is None:
-                return self._image(_string(value["bytes"], f"{field}.bytes"), f"{field}.bytes")
-            return self._image_at(value, field)
+            kind = _only(value, ("url", "bytes"), field)
+            inner = _string(value[kind], f"{field}.{kind}")
+            read = self._image_at if kind == "url" else self._image
+            return read(inner, f"{field}.{kind}")
         text = _string(value, field).strip()
         if is_url(text):
             return ImageUrlItem(url_of(text, field))
@@ -174,6 +174,18 @@ class ItemReader:
                 "Send several requests.",
                 "too_long",
             )
+
+
+def _only(part: dict[str, object], kinds: tuple[str, ...], field: str) -> str:
+    """Which of `kinds` is given; null is not."""
+    given = [kind for kind in kinds if part.get(kind) is not None]
+    if len(given) != 1:
+        raise invalid(
+            field,
+            f"Exactly one of {', '.join(kinds)} is given, got {', '.join(given) or 'none'}.",
+            "input_kind",
+        )
+    return given[0]
 
 
 def _only_part(value: dict[str, object], field: str) -> dict[str, object]:
