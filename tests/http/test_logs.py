@@ -6,9 +6,10 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 from serving.http.logs import LogFormat, configure_logs, log_request, log_unexpected
 from serving.http.metrics import Metrics
@@ -228,8 +229,13 @@ def test_what_a_client_sends_is_cut(stream: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_errors_that_asyncio_reports_name_no_argument_and_no_file(
-    stream: io.StringIO, log_format: LogFormat
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_errors_that_the_event_loop_reports_name_no_argument_and_no_file(
+    stream: io.StringIO,
+    log_format: LogFormat,
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     def callback(text: str) -> None:
         raise ValueError(text)
@@ -244,7 +250,8 @@ def test_errors_that_asyncio_reports_name_no_argument_and_no_file(
         await task
 
     configure_logs("INFO", log_format, stream)
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
     written = stream.getvalue()
     assert "Task exception was never retrieved" in written
     assert "Exception in callback" in written
