@@ -10,6 +10,8 @@ from serving.http.errors import HttpError
 from tests.http.counting import caller, opened, refused
 from tests.http.redis_server import RedisServer
 
+pytest_plugins = ["tests.http.storages"]
+
 
 async def _hold(
     places: Concurrency, who: Caller, held: asyncio.Semaphore, end: asyncio.Event

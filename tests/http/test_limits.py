@@ -12,6 +12,8 @@ from serving.http.limits_window import LimitKind
 from tests.http.counting import MEMORY, START_S, Clock, caller, opened, refused
 from tests.http.redis_server import RedisServer
 
+pytest_plugins = ["tests.http.storages"]
+
 
 async def use(limits: RateLimits, who: Caller, num_tokens: int = 0) -> None:
     async with limits.request(who) as charge:

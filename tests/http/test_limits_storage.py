@@ -13,6 +13,8 @@ from serving.http.limits_storage import LimitsStorage
 from tests.http.counting import caller, opened
 from tests.http.redis_server import RedisServer, redis_server
 
+pytest_plugins = ["tests.http.storages"]
+
 
 def test_who_has_no_limit_is_not_counted_and_needs_no_storage(own_redis: RedisServer) -> None:
     async def main() -> None:
