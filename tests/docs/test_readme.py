@@ -3,10 +3,14 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.paths import GOLDEN_CHECKPOINT
@@ -22,7 +26,7 @@ COMMANDS = [
     for line in code.splitlines()
     if line.strip()
 ]
-
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 FAKE_ENGINE = """
 import serving.engine.start
@@ -77,18 +81,83 @@ def test_make_targets_exist(command: str) -> None:
 @pytest.mark.engine
 def test_the_commands_run_in_the_order_of_the_readme(newcomers_directory: Path) -> None:
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
-    assert [command[1] for command in commands] == ["merge", "merge", "verify", "verify", "encode"]
-    outputs = [run(command, newcomers_directory) for command in commands]
+    offline = [c for c in commands if c[1] not in {"serve", "keys"}]
+    assert [c[1] for c in offline] == ["merge", "merge", "verify", "verify", "encode"]
+    outputs = [run(command, newcomers_directory) for command in offline]
     assert (newcomers_directory / "merged" / "code" / "polyvec.json").is_file()
     assert "a beautiful sunset  [64]" in outputs[-1]
 
 
+@contextmanager
+def served(command: list[str], directory: Path) -> Iterator[str]:
+    """Run `polyvec serve ...` with computable engines on a free port; its URL."""
+    script = directory / "serve.py"
+    script.write_text(FAKE_ENGINE + "from polyvec.cli import main\nmain()\n", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, script.name, *command[1:], "--port", "0"],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith("  curl "):
+                yield line.split()[1].removesuffix("/v1/embeddings")
+                break
+        else:
+            pytest.fail("".join(printed))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_servers_commands_run_in_the_order_of_the_readme(
+    newcomers_directory: Path, merged_bfloat16: Path
+) -> None:
+    link_merged(newcomers_directory, merged_bfloat16)
+    commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
+    online = [c for c in commands if c[1] in {"serve", "keys"}]
+    assert [c[1] for c in online] == ["serve", "keys", "keys", "serve"]
+    for command in online:
+        if command[1] == "keys":
+            run(command, newcomers_directory)
+            continue
+        with served(command, newcomers_directory) as url:
+            status = httpx.get(f"{url}/v1/models", trust_env=False).status_code
+        assert status == (401 if "--keys" in command else 200)
+
+
+def link_merged(directory: Path, merged: Path) -> None:
+    if not (directory / "merged").exists():
+        (directory / "merged").symlink_to(merged)
+
+
+@pytest.fixture(scope="module")
+def server_url(newcomers_directory: Path, merged_bfloat16: Path) -> Iterator[str]:
+    link_merged(newcomers_directory, merged_bfloat16)
+    with served(["polyvec", "serve", "merged"], newcomers_directory) as url:
+        yield url
+
+
+@pytest.mark.parametrize("at", [at for at, code in enumerate(PYTHON) if DEFAULT_URL in code])
+def test_a_python_block_for_the_server_runs(
+    at: int, newcomers_directory: Path, server_url: str
+) -> None:
+    script = newcomers_directory / f"block_{at}.py"
+    script.write_text(PYTHON[at].replace(DEFAULT_URL, server_url), encoding="utf-8")
+    assert run([sys.executable, script.name], newcomers_directory).strip()
+
+
 @pytest.mark.engine
-@pytest.mark.parametrize("at", range(len(PYTHON)))
+@pytest.mark.parametrize("at", [at for at, code in enumerate(PYTHON) if DEFAULT_URL not in code])
 def test_a_python_block_runs(at: int, newcomers_directory: Path, merged_bfloat16: Path) -> None:
-    merged = newcomers_directory / "merged"
-    if not merged.exists():
-        merged.symlink_to(merged_bfloat16)
+    link_merged(newcomers_directory, merged_bfloat16)
     script = newcomers_directory / f"block_{at}.py"
     # The first block starts real engines; for the others the computable engine stands in, which costs
     # no minute each.
