@@ -40,6 +40,7 @@ from serving.supervisor import EngineState
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 RERANK_PATH = "/v1/rerank"
+COHERE_RERANK_PATH = "/v2/rerank"
 SCORE_PATH = "/v1/score"
 METRICS_PATH = "/metrics"
 DOCS_PATH = "/docs"
@@ -48,6 +49,7 @@ OPENAPI_PATH = "/openapi.json"
 _PATHS = (
     EMBEDDINGS_PATH,
     RERANK_PATH,
+    COHERE_RERANK_PATH,
     SCORE_PATH,
     MODELS_PATH,
     METRICS_PATH,
@@ -190,6 +192,14 @@ def _routes(desk: Desk, service: Service, metrics: Metrics, draining: Draining) 
             openapi_extra=spec.request_body,
             tags=["compute"],
         )
+    # Cohere's clients append this path themselves; the answer has its shape already.
+    app.add_api_route(
+        COHERE_RERANK_PATH,
+        ranking.rerank,
+        methods=["POST"],
+        response_model=None,
+        include_in_schema=False,
+    )
     app.include_router(listing_routes(desk.catalogue, service, desk.settings.max_text_tokens))
     app.include_router(health_routes(service, draining))
     _add_own_pages(app, metrics, with_keys=desk.settings.keys is not None)
