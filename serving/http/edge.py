@@ -139,7 +139,7 @@ class Edge:
         try:
             if scope["path"] not in self._open_paths:
                 visit.caller = self._door.authenticate(headers.get("authorization"))
-            await self._app(scope, receive, answer.send)
+            await self._app(_as_get(scope), receive, answer.send)
             return None
         except (ClientGoneError, ClientDisconnect):
             answer.status = _CLIENT_GONE
@@ -186,6 +186,11 @@ class Edge:
         self._reports.metrics.observe_request(record)
         self._reports.tracing.report(record)
         log_request(record)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET is; uvicorn leaves the body out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _request_id(headers: Headers) -> str:
