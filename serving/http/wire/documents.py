@@ -19,29 +19,8 @@ class TextPart(_Part):
     """The text; may be empty."""
 
 
-class ImagePart(_Part):
-    """An image."""
-
-    image: Annotated[str, Field(examples=["https://example.com/page.png"])]
-    """An http(s) URL, base64 (standard or URL-safe, padding optional), or a data URI of an image."""
-
-
 class Url(_Part):
-    """A URL inside an object, as OpenAI's messages have it."""
-
-    url: str
-    """An http(s) URL or a data URI of an image."""
-
-
-class ImageUrlPart(_Part):
-    """An image, spelled as in OpenAI's messages."""
-
-    image_url: Url | str
-    """An http(s) URL or a data URI of an image."""
-
-
-class UrlPart(_Part):
-    """An image by URL."""
+    """A URL inside an object, as in OpenAI's messages."""
 
     url: str
     """An http(s) URL or a data URI of an image."""
@@ -52,6 +31,24 @@ class BytesPart(_Part):
 
     bytes: str
     """Base64, or a data URI of an image."""
+
+
+class ImagePart(_Part):
+    """An image."""
+
+    image: Annotated[str | Url | BytesPart, Field(examples=["https://example.com/page.png"])]
+    """An http(s) URL, base64 (standard or URL-safe, padding optional), or a data URI of an image."""
+
+
+class ImageUrlPart(_Part):
+    """An image, spelled as in OpenAI's messages."""
+
+    image_url: Url | str
+    """An http(s) URL or a data URI of an image."""
+
+
+class UrlPart(Url):
+    """An image by URL."""
 
 
 class PdfPart(_Part):

@@ -147,7 +147,7 @@ REFUSED = {
     "a string after a number": ([1, "a"], [("input.1", "token_id")]),
     "true among token ids": ([1, True], [("input.1", "token_id")]),
     "true first among token ids": ([True, 1], [("input.0", "token_id")]),
-    "a float among token ids": ([1, 2.0], [("input.1", "token_id")]),
+    "a float among token ids": ([1, 2.5], [("input.1", "token_id")]),
     "a negative token id": ([1, -1], [("input.1", "token_id")]),
     "a huge token id": ([2**31], [("input.0", "token_id")]),
     "a gigantic token id": ([10**300], [("input.0", "token_id")]),
@@ -262,3 +262,7 @@ def test_contents_stay_out_of_a_calls_repr():
     assert "TextItem" in shown
     for content in ("secret", "31337", "example.com", str(DATA)):
         assert content not in shown
+
+
+def test_a_whole_float_is_no_token_id():
+    assert refused(input=[1, 2.0]) == [("input.1", "token_id")]

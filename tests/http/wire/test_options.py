@@ -113,6 +113,7 @@ def test_dimensions_are_taken_from_one(dimensions):
         ("dimensions", "128", "int_type"),
         ("dimensions", True, "int_type"),
         ("dimensions", 128.5, "int_type"),
+        ("dimensions", 128.0, "int_type"),
         ("dimensions", 10**30, "int_type"),
         ("dimensions", [128], "int_type"),
         ("task", 1, "literal_error"),
