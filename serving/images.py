@@ -5,8 +5,10 @@ rotation by EXIF. Resizing belongs to the engine's processor. Fetches nothing.
 """
 
 import io
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +27,35 @@ _LOCKS = [threading.Lock() for _ in range(64)]
 # Converting these to RGB clips every value above 255: a scan of 16 bits turns white.
 _WIDE_MODES = ("I", "F")
 
-# A photo of these formats may carry further pictures, such as a preview: the first one is the photo.
-_STILL_FORMATS = ("MPO", "ICO", "ICNS")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What files are read as. Pillow knows many more, among them formats that are handed to other programs
+(EPS), parsed in plain Python, or seldom tested; nobody sends them, except to find out."""
+
+# A photo of this format carries further pictures, such as a preview: the first one is the photo.
+_STILL_FORMAT = "MPO"
+
+# A progressive JPEG may go over its whole area as often as it likes, for ten bytes each time: megabytes of
+# that keep a processor busy for an hour. Encoders write about ten scans; the two bytes that begin one may
+# also stand in metadata, by chance once in 65,536 bytes.
+_MAX_JPEG_SCANS = 500
+_JPEG_START = b"\xff\xd8"
+_JPEG_SCAN = b"\xff\xda"
+
+# What Pillow raises for damaged files, from plugins in Python and from decoders in C. A damaged header may
+# ask for any amount of memory.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +112,20 @@ def _errors_named(name: str) -> Iterator[None]:
     """Pillow's errors as `InputError`."""
     try:
         with warnings.catch_warnings():
-            # The bound of `ImageLimits` replaces Pillow's warning, which would only be printed.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # `ImageLimits` bounds pixels; what else Pillow finds odd about a file helps nobody in a log.
+            warnings.simplefilter("ignore")
             yield
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is refused as a decompression bomb: {error}") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name} is not an image in a format that Pillow can read (PNG, JPEG, WebP, TIFF, ...)."
+            f"{name} is not an image in a format that is read here: {', '.join(FORMATS)}."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow's decoders raise all four for damaged files.
+    except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{name} cannot be decoded; it is damaged or truncated ({error})."
-        ) from error
+        # Pillow's own words may quote the file.
+        raise InputError(f"{name} cannot be decoded; it is damaged or truncated.") from error
 
 
 def _open(source: ImageSource, name: str, limits: ImageLimits) -> Image.Image:
@@ -110,19 +137,30 @@ def _open(source: ImageSource, name: str, limits: ImageLimits) -> Image.Image:
                 raise InputError(
                     f"{name} has {len(source)} bytes; at most {limits.max_bytes} are read."
                 )
-            return Image.open(io.BytesIO(source))
+            return _opened(source, name)
         case Path():
-            try:
-                num_bytes = source.stat().st_size
-            except OSError as error:
-                raise InputError(f"{name} cannot be read ({error.strerror}).") from error
-            if source.is_dir():
-                raise InputError(f"{name} is a directory. Pass the images in it one by one.")
-            if num_bytes > limits.max_bytes:
-                raise InputError(
-                    f"{name} has {num_bytes} bytes; at most {limits.max_bytes} are read."
-                )
-            return Image.open(source)
+            return _opened(_read(source, name, limits), name)
+
+
+def _read(path: Path, name: str, limits: ImageLimits) -> bytes:
+    try:
+        num_bytes = path.stat().st_size
+        if path.is_dir():
+            raise InputError(f"{name} is a directory. Pass the images in it one by one.")
+        if num_bytes > limits.max_bytes:
+            raise InputError(f"{name} has {num_bytes} bytes; at most {limits.max_bytes} are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}).") from error
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    if data.startswith(_JPEG_START) and data.count(_JPEG_SCAN) > _MAX_JPEG_SCANS:
+        raise InputError(
+            f"{name} is a JPEG of more than {_MAX_JPEG_SCANS} scans; at most as many are decoded. "
+            "Encode it again."
+        )
+    return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
@@ -137,13 +175,12 @@ def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
         raise InputError(
             f"{name} has {width} x {height} pixels; at most {limits.max_decoded_pixels} are decoded."
         )
-    if limits.one_frame and image.format not in _STILL_FORMATS:
-        num_frames = getattr(image, "n_frames", 1)
-        if num_frames > 1:
-            raise InputError(
-                f"{name} has {num_frames} frames or pages; one image is one frame. "
-                "Send its frames one by one, or a document as PDF."
-            )
+    # Counting frames may take minutes, where asking for a second one takes none.
+    if limits.one_frame and image.format != _STILL_FORMAT and getattr(image, "is_animated", False):
+        raise InputError(
+            f"{name} has several frames or pages; one image is one frame. "
+            "Send its frames one by one, or a document as PDF."
+        )
     ratio = max(width, height) / min(width, height)
     if ratio > limits.max_aspect_ratio:
         raise InputError(

@@ -1,13 +1,23 @@
 import io
+import struct
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from serving import InputError
-from serving.images import ImageLimits, count_image_tokens, decode_image
+from serving.images import (
+    FORMATS,
+    ImageLimits,
+    count_image_tokens,
+    decode_image,
+    measure_image,
+)
 from serving.inputs import ImageSource
 from serving.manifest import ImageSpec
 from tests.conftest import Golden
@@ -106,3 +116,82 @@ def test_one_lazily_opened_image_can_be_decoded_by_many_threads(tmp_path: Path) 
             lazy = Image.open(path)
             decoded = list(pool.map(lambda image: decode_image(image, LIMITS), [lazy] * 8))
             assert all(np.array_equal(np.asarray(image), pixels) for image in decoded)
+
+
+def framed(kind: str, num_frames: int) -> bytes:
+    file = io.BytesIO()
+    first, *others = [Image.effect_noise((8, 8), 90).convert("RGB") for _ in range(num_frames)]
+    first.save(file, kind, save_all=True, append_images=others)
+    return file.getvalue()
+
+
+ONE_FRAME = replace(LIMITS, one_frame=True)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_second_frame_or_page_is_refused_where_one_is_asked_for(kind: str) -> None:
+    with pytest.raises(InputError, match="several frames or pages"):
+        measure_image(framed(kind, 2), ONE_FRAME)
+    assert measure_image(framed(kind, 1), ONE_FRAME) == (8, 8)
+
+
+def test_a_photo_with_a_preview_is_one_image() -> None:
+    assert measure_image(framed("MPO", 2), ONE_FRAME) == (8, 8)
+
+
+def pages(num_pages: int) -> bytes:
+    """A TIFF of that many pages, as small as they can be."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    body = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    page = struct.pack("<H", len(tags)) + body
+    offsets = [8 + (len(page) + 4) * number for number in range(1, num_pages)]
+    return b"II*\0\x08\0\0\0" + b"".join(page + struct.pack("<I", at) for at in [*offsets, 0])
+
+
+def test_pages_are_not_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[int] = []
+    seek = TiffImageFile._seek
+
+    def counted(image: TiffImageFile, frame: int) -> None:
+        moves.append(frame)
+        seek(image, frame)
+
+    monkeypatch.setattr(TiffImageFile, "_seek", counted)
+    with pytest.raises(InputError, match="several frames or pages"):
+        measure_image(pages(700), ONE_FRAME)
+    assert 0 < len(moves) < 10
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "ICNS", "PPM", "TGA", "PCX", "JPEG2000", "XBM"])
+def test_formats_that_nobody_sends_are_no_images(kind: str) -> None:
+    image = Image.new("1" if kind == "XBM" else "RGB", (16, 16))
+    with pytest.raises(InputError, match="not an image in a format that is read here: PNG, JPEG"):
+        decode_image(encoded(image, kind), LIMITS)
+
+
+def test_a_jpeg_that_repeats_its_area_without_end_is_refused_before_it_is_decoded() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    at = whole.rindex(b"\xff\xda")
+    scan = whole[at : at + 2 + int.from_bytes(whole[at + 2 : at + 4], "big")]
+    assert decode_image(whole[:-2] + scan * 50 + whole[-2:], LIMITS).size == (64, 64)
+    with pytest.raises(InputError, match="more than 500 scans"):
+        decode_image(whole[:-2] + scan * 501 + whole[-2:], LIMITS)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_damaged_file_is_refused_as_one(kind: str) -> None:
+    whole = encoded(Image.effect_noise((24, 24), 90).convert("RGB"), kind)
+    random = Random(0)
+    num_refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(random.choice((1, 2, 8))):
+            damaged[random.randrange(len(damaged))] = random.choice((0, 1, 127, 128, 255))
+        del damaged[random.choice((len(damaged), random.randrange(len(damaged)))) :]
+        try:
+            decode_image(bytes(damaged), LIMITS)
+        except InputError:
+            num_refused += 1
+    assert num_refused > 30
