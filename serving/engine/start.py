@@ -5,12 +5,13 @@ no vLLM; starting does, and takes most of a minute on two cores.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engine.environment import children_without_main, variables
 from serving.engine.external import load_pooler
+from serving.engine.processes import EngineProcesses, stop_now
+from serving.engine.sockets import SocketDirectory
 from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
 from serving.errors import CheckpointError, EngineStartError
@@ -41,16 +42,19 @@ async def start_engine(
     """
     manifest = read_manifest(directory)
     pooler = load_pooler(directory, manifest)
-    # vLLM leaves its sockets' files behind; here they go with the engine.
-    sockets = tempfile.TemporaryDirectory(prefix="polyvec-")
+    sockets, processes = SocketDirectory(), EngineProcesses()
     try:
         llm = await in_own_thread(
-            lambda: _start_llm(directory, manifest, settings, num_engines, Path(sockets.name))
+            lambda: _start_llm(directory, manifest, settings, num_engines, sockets.path, processes),
+            # Without its processes vLLM gives up at once.
+            interrupt=processes.kill,
+            discard=lambda llm: stop_now(llm, processes, kill=True),
         )
     except BaseException:
-        sockets.cleanup()
+        sockets.release()
         raise
-    return VllmEngine(llm, pooler, settings, sockets)
+    processes.survey()
+    return VllmEngine(llm, pooler, settings, processes, sockets)
 
 
 def runs_on_cpu() -> bool:
@@ -71,17 +75,24 @@ def runs_on_cpu() -> bool:
 
 
 def _start_llm(
-    directory: Path, manifest: Manifest, settings: EngineSettings, num_engines: int, sockets: Path
+    directory: Path,
+    manifest: Manifest,
+    settings: EngineSettings,
+    num_engines: int,
+    sockets: Path,
+    processes: EngineProcesses,
 ) -> "AsyncLLM":
     on_cpu = runs_on_cpu()
     inherited = _process_variables(settings.log_level) | {"VLLM_RPC_BASE_PATH": str(sockets)}
-    with variables(inherited), children_without_main():
+    with variables(inherited), children_without_main(processes.add):
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
             args = _engine_args(directory, manifest, settings, num_engines, on_cpu=on_cpu)
+            # Not by a local name: see `in_own_thread`.
             return AsyncLLM.from_engine_args(args)
         except (RuntimeError, ValueError, OSError) as error:
+            processes.finish()
             raise EngineStartError(
                 f"vLLM did not start on {directory}: {error} "
                 "Its own report stands above; POLYVEC_LOG_LEVEL=INFO shows more."

@@ -10,13 +10,13 @@ import gc
 import itertools
 import time
 from collections.abc import Sequence
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, assert_never
 
 from serving.engine.external import ExternalPooler
 from serving.engine.foreign import foreign_errors, translate
-from serving.engine.processes import stop
+from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
+from serving.engine.sockets import SocketDirectory
 from serving.errors import EngineStoppedError, InputError
 from serving.images import ImageLimits, count_image_tokens, decode_image
 from serving.manifest import Manifest
@@ -37,8 +37,10 @@ class VllmEngine:
         llm: "AsyncLLM",
         pooler: ExternalPooler,
         settings: EngineSettings,
-        sockets: TemporaryDirectory[str],
+        processes: EngineProcesses,
+        sockets: SocketDirectory,
     ) -> None:
+        self._processes = processes
         self._sockets = sockets
         self._running: AsyncLLM | None = llm
         self._pooler = pooler
@@ -76,13 +78,13 @@ class VllmEngine:
         # Forgotten first: vLLM shuts down once more, with errors, when a reference survives until exit.
         llm, self._running = self._running, None
         if llm is not None:
-            await stop(llm)
+            await stop(llm, self._processes)
             # It is part of reference cycles, which vLLM may have frozen; what it holds is large, and
             # complains when it is torn down with the interpreter.
             del llm
             gc.unfreeze()
             gc.collect()
-            self._sockets.cleanup()
+            self._sockets.release()
 
     @property
     def _llm(self) -> "AsyncLLM":
