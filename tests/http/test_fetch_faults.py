@@ -209,7 +209,7 @@ def test_no_more_than_max_fetches_run_at_once() -> None:
 def test_closing_ends_fetches_in_flight_and_waiting_with_503() -> None:
     async def test() -> None:
         async with serve({"/": endless(OK + b"\r\n", b"x", pause_s=0.01)}) as site:
-            fetcher = make_fetcher(max_fetches=1)
+            fetcher = make_fetcher(max_fetches=1, fetch_timeout_s=1000)
             url = f"http://127.0.0.1:{site.port}/"
             fetches = [
                 asyncio.ensure_future(fetcher.fetch(url, max_bytes=MAX_BYTES)) for _ in range(3)

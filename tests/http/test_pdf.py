@@ -25,6 +25,7 @@ from tests.http.documents import A4, encrypted_pdf, picture_pdf, slow_pdf, writt
 MAX_PAGE_PIXELS = 4_000_000
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SOUND = picture_pdf([RED])
+DONE = HEADER.pack(Kind.DONE, 0, 0)
 
 Run = Callable[[Awaitable[None]], None]
 
@@ -275,11 +276,11 @@ def test_no_more_processes_run_than_are_set() -> None:
         b"garbage that is no header",
         HEADER.pack(9, 0, 0),
         HEADER.pack(Kind.FAULT, 99, 0),
-        HEADER.pack(Kind.DONE, 0, 0),
-        HEADER.pack(Kind.PAGE, 2, 1) + b"x",
+        DONE,
+        HEADER.pack(Kind.PAGE, 2, 1) + b"x" + DONE,
         HEADER.pack(Kind.PAGE, 1, 100) + b"short",
-        HEADER.pack(Kind.PAGE, 1, 1) + b"x" + HEADER.pack(Kind.PAGE, 1, 1) + b"x",
-        b"".join(HEADER.pack(Kind.PAGE, page, 1) + b"x" for page in range(1, 9)),
+        HEADER.pack(Kind.PAGE, 1, 1) + b"x" + HEADER.pack(Kind.PAGE, 1, 1) + b"x" + DONE,
+        b"".join(HEADER.pack(Kind.PAGE, page, 1) + b"x" for page in range(1, 9)) + DONE,
     ],
     ids=lambda said: said.hex()[:36] or "nothing",
 )
