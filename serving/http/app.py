@@ -3,6 +3,7 @@
 Knows how the parts fit; not how they work, nor what runs the application.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -87,7 +88,7 @@ async def application(
         pdfs = PdfRenderer(settings)
         open_parts.push_async_callback(pdfs.close)
         tracing = configure_tracing(settings, version("polyvec"))
-        open_parts.callback(tracing.shutdown)
+        open_parts.push_async_callback(asyncio.to_thread, tracing.shutdown)
         bodies = Bodies(
             max_body_bytes=settings.max_body_bytes,
             max_total_bytes=settings.max_bodies_bytes,

@@ -45,6 +45,29 @@ class Bodies:
             self.total_bytes -= sum(map(len, parts))
 
     @contextmanager
+    def share(self) -> "Iterator[Share]":
+        """Count what a request brings into memory beside its body, until the block is left."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.total_bytes -= share.num_bytes
+
+    def take(self, num_bytes: int, num_before: int) -> None:
+        """Count `num_bytes` more of a request that brought `num_before` already; see `Share.take`."""
+        if num_before + num_bytes > self._max_body_bytes:
+            raise HttpError(
+                413,
+                "REQUEST_TOO_LARGE",
+                f"The files behind the URLs, or the pages of the PDF, have more than "
+                f"{self._max_body_bytes} bytes together. Send fewer at once.",
+            )
+        self.total_bytes += num_bytes
+        if self.total_bytes > self._max_total_bytes and self.total_bytes > num_before + num_bytes:
+            self.total_bytes -= num_bytes
+            raise _full()
+
+    @contextmanager
     def hold(self, num_bytes: int) -> Iterator[None]:
         """Count an answer while it is being sent."""
         self.total_bytes += num_bytes
@@ -75,13 +98,7 @@ class Bodies:
             raise self._too_large()
         # One body alone is always taken, whatever the bounds say of each other.
         if self.total_bytes > self._max_total_bytes and self.total_bytes > num_bytes:
-            raise HttpError(
-                503,
-                "SERVICE_UNAVAILABLE",
-                "The server holds as many bytes of requests as it may. Try again later.",
-                retry_after_s=_RETRY_S,
-                reason="BODIES_FULL",
-            )
+            raise _full()
 
     def _too_large(self) -> HttpError:
         return HttpError(
@@ -90,6 +107,33 @@ class Bodies:
             f"A request body has at most {self._max_body_bytes} bytes. Send fewer inputs at once.",
             headers={"Connection": "close"},
         )
+
+
+class Share:
+    """Bytes that one request holds beside its body: fetched files, rendered pages."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self.num_bytes: int = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Count `num_bytes` more.
+
+        Raises:
+            HttpError: 413 when the request holds too much, 503 when all requests together do.
+        """
+        self._bodies.take(num_bytes, self.num_bytes)
+        self.num_bytes += num_bytes
+
+
+def _full() -> HttpError:
+    return HttpError(
+        503,
+        "SERVICE_UNAVAILABLE",
+        "The server holds as many bytes of requests as it may. Try again later.",
+        retry_after_s=_RETRY_S,
+        reason="BODIES_FULL",
+    )
 
 
 def _check_kind(request: Request) -> None:

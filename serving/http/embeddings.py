@@ -52,7 +52,9 @@ class EmbeddingsRoute:
                 choice = self._desk.catalogue.choose(call.model, call.task)
                 self._desk.note(admitted.visit, choice.task, call.items)
                 _check_dimensions(call, choice)
-            sources = await self._desk.sources.open(call.items, choice.lane.prompter, stages)
+            sources = await self._desk.sources.open(
+                call.items, choice.lane.prompter, stages, admitted.share
+            )
             admitted.visit.inputs = counts_of(call.items, sources)
             with stages.measure(Stage.PREPARE):
                 prepared = await self._prepared(call, choice, sources)

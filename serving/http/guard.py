@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from serving.errors import QueueFullError
-from serving.http.body import Bodies
+from serving.http.body import Bodies, Share
 from serving.http.concurrency import Concurrency
 from serving.http.edge import ClientGoneError
 from serving.http.errors import HttpError
@@ -27,11 +27,13 @@ class Admitted:
     Attributes:
         visit: what is known of it.
         body: all of its bytes.
+        share: counts what it brings into memory beside them.
         charge: what its caller pays, and gets back when it fails.
     """
 
     visit: Visit
     body: bytes
+    share: Share
     charge: Charge
 
 
@@ -73,13 +75,19 @@ class Guard:
         if (full := self._full()) is not None:
             raise full
         visit = visit_of(request)
+        with self._bodies.share() as share:
+            async with self._inside(request, visit) as (body, charge):
+                yield Admitted(visit, body, share, charge)
+
+    @asynccontextmanager
+    async def _inside(self, request: Request, visit: Visit) -> AsyncIterator[tuple[bytes, Charge]]:
         async with (
             self._concurrency.place(visit.caller),
             self._limits.request(visit.caller) as charge,
             self._bodies.read(request) as body,
             self._watched(request),
         ):
-            yield Admitted(visit, body, charge)
+            yield body, charge
 
     @asynccontextmanager
     async def _watched(self, request: Request) -> AsyncIterator[None]:

@@ -127,7 +127,9 @@ class RankingRoutes:
             too_long="cut" if truncate else "refuse",
         )
         try:
-            sources = await self._desk.sources.open(field.items, lane.prompter, stages)
+            sources = await self._desk.sources.open(
+                field.items, lane.prompter, stages, admitted.share
+            )
             with stages.measure(Stage.PREPARE):
                 pipeline: Pipeline = lane.pipeline
                 prepared = await pipeline.prepare([source.input for source in sources], request)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from serving.errors import InputError
+from serving.http.body import Share
 from serving.http.fetch import Fetcher
 from serving.http.pdf import PdfRenderer
 from serving.http.record import InputCounts
@@ -25,6 +26,9 @@ from serving.http.wire.items import (
 from serving.inputs import Input, PageImage, Text
 from serving.prompts import Prompter
 from serving.together import together
+
+
+_FETCHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Sources:
 
         Raises:
             InputError: an item cannot be had; names its position.
+            HttpError: what was fetched or rendered is too much to hold.
         """
         if all(isinstance(item, TextItem) for item in items):
             return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
@@ -87,40 +92,57 @@ class Sources:
             return {}
         return await asyncio.to_thread(spell)
 
-    async def _open(
-        self,
-        index: int,
-        item: Item,
-        spelled: Mapping[int, Text],
-        stages: Stages,
-    ) -> list[Source]:
+    async def _open(self, index: int, item: Item, opening: "_Opening") -> list[Source]:
         try:
             match item:
                 case TextItem():
                     return [Source(Text(item.text))]
                 case TokensItem():
-                    return [Source(spelled[index])]
+                    return [Source(opening.spelled[index])]
                 case ImageItem():
                     return [Source(PageImage(item.data))]
                 case ImageUrlItem():
-                    with stages.measure(Stage.FETCH):
-                        data = await self._fetcher.fetch(item.url, max_bytes=self._max_image_bytes)
+                    data = await self._fetched(item.url, self._max_image_bytes, opening)
                     return [Source(PageImage(data))]
                 case PdfItem():
-                    return await self._pages(item.data, stages)
+                    return await self._pages(item.data, opening)
                 case PdfUrlItem():
-                    with stages.measure(Stage.FETCH):
-                        data = await self._fetcher.fetch(item.url, max_bytes=self._max_pdf_bytes)
-                    return await self._pages(data, stages)
+                    data = await self._fetched(item.url, self._max_pdf_bytes, opening)
+                    return await self._pages(data, opening)
                 case _:
                     assert_never(item)
         except InputError as error:
             raise error.at(index) from error
 
-    async def _pages(self, data: bytes, stages: Stages) -> list[Source]:
-        with stages.measure(Stage.PREPARE):
+    async def _fetched(self, url: str, max_bytes: int, opening: "_Opening") -> bytes:
+        async with opening.fetches:
+            with opening.stages.measure(Stage.FETCH):
+                data = await self._fetcher.fetch(url, max_bytes=max_bytes)
+        opening.share.take(len(data))
+        return data
+
+    async def _pages(self, data: bytes, opening: "_Opening") -> list[Source]:
+        with opening.stages.measure(Stage.PREPARE):
             pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels)
+        opening.share.take(sum(map(len, pages)))
         return [Source(PageImage(page), number) for number, page in enumerate(pages, start=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What the items of one request share.
+
+    Attributes:
+        spelled: texts of the items that came as token ids, by position.
+        stages: the request's.
+        share: counts what is brought into memory.
+        fetches: one request does not take all places of the fetcher.
+    """
+
+    spelled: Mapping[int, Text]
+    stages: Stages
+    share: Share
+    fetches: asyncio.Semaphore
 
 
 def counts_of(items: Sequence[Item], sources: Sequence[Source] | None = None) -> InputCounts:
