@@ -27,7 +27,6 @@ from serving.inputs import Input, PageImage, Text
 from serving.prompts import Prompter
 from serving.together import together
 
-
 _FETCHES_AT_ONCE = 8
 
 
@@ -62,7 +61,9 @@ class Sources:
         self._max_pdf_bytes = max_pdf_bytes
         self._max_page_pixels = max_page_pixels
 
-    async def open(self, items: Sequence[Item], prompter: Prompter, stages: Stages) -> list[Source]:
+    async def open(
+        self, items: Sequence[Item], prompter: Prompter, stages: Stages, share: Share
+    ) -> list[Source]:
         """The inputs of `items`, in order; a PDF becomes its pages.
 
         Raises:
@@ -72,9 +73,8 @@ class Sources:
         if all(isinstance(item, TextItem) for item in items):
             return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
         spelled = await self._spell(items, prompter)
-        parts = await together(
-            self._open(index, item, spelled, stages) for index, item in enumerate(items)
-        )
+        opening = _Opening(spelled, stages, share, asyncio.Semaphore(_FETCHES_AT_ONCE))
+        parts = await together(self._open(index, item, opening) for index, item in enumerate(items))
         return [source for part in parts for source in part]
 
     async def _spell(self, items: Sequence[Item], prompter: Prompter) -> dict[int, Text]:
