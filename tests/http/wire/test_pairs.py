@@ -243,3 +243,10 @@ def test_a_score_that_is_not_finite_is_never_sent():
         rerank_answer(rerank(), MODEL, scores, USAGE, "id")
     with pytest.raises(NonFiniteError):
         score_answer(MODEL, scores, USAGE, "id", 0)
+
+
+def test_many_equal_scores_keep_the_order_of_their_documents():
+    documents = tuple(TextItem("d") for _ in range(2000))
+    call = RerankCall(MODEL, TextItem("q"), documents, None, False, "code", True, True)
+    results = ranked(call, [0.5, 0.25] * 1000)["results"]
+    assert [item["index"] for item in results] == [*range(0, 2000, 2), *range(1, 2000, 2)]
