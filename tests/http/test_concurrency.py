@@ -96,24 +96,25 @@ def test_places_of_a_server_that_died_come_back_when_their_leases_end(
     redis: RedisServer,
 ) -> None:
     async def main() -> None:
-        who = caller(concurrency=1)
+        who = caller(concurrency=2)
         async with opened(redis.uri) as dying, opened(redis.uri) as living:
-            # What a dead server leaves: a place that is never given back.
-            lost = Concurrency(dying, lease_s=0.3).place(who)
-            await lost.__aenter__()
             places = Concurrency(living, lease_s=60)
-            await refused(_try(places, who), 429, "RATE_CONCURRENCY_LIMIT_EXCEEDED")
-            while True:
-                try:
-                    await _try(places, who)
-                    break
-                except HttpError as error:
-                    if error.status != 429:
-                        raise
-                    await asyncio.sleep(0.05)
-            # Given back after its end, it takes no place from another.
             async with places.place(who):
-                await lost.__aexit__(None, None, None)
+                # What a dead server leaves: a place that is never given back.
+                lost = Concurrency(dying, lease_s=0.3).place(who)
+                await lost.__aenter__()
                 await refused(_try(places, who), 429, "RATE_CONCURRENCY_LIMIT_EXCEEDED")
+                while True:
+                    try:
+                        await _try(places, who)
+                        break
+                    except HttpError as error:
+                        if error.status != 429:
+                            raise
+                        await asyncio.sleep(0.05)
+                # Given back after its end, it takes no place from another.
+                async with places.place(who):
+                    await lost.__aexit__(None, None, None)
+                    await refused(_try(places, who), 429, "RATE_CONCURRENCY_LIMIT_EXCEEDED")
 
     asyncio.run(main())

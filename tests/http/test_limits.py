@@ -96,6 +96,22 @@ def test_requests_at_once_never_exceed_a_limit(limits_uri: SecretStr) -> None:
     asyncio.run(main())
 
 
+def test_tokens_of_requests_at_once_never_exceed_a_limit(limits_uri: SecretStr) -> None:
+    async def main() -> None:
+        who = caller(tokens=32)
+        async with opened(limits_uri) as storage:
+            limits = RateLimits(storage, clock=Clock())
+            outcomes = await asyncio.gather(
+                *(use(limits, who, 3) for _ in range(50)), return_exceptions=True
+            )
+            assert outcomes.count(None) == 10
+            # What was refused left nothing behind.
+            assert await left(limits, who, LimitKind.TOKENS) == 2
+            await use(limits, who, 2)
+
+    asyncio.run(main())
+
+
 def test_servers_with_one_redis_share_a_limit(redis: RedisServer) -> None:
     async def main() -> None:
         who = caller(tokens=200)
