@@ -3,6 +3,7 @@
 It does not know which body, nor what inputs are.
 """
 
+import re
 from typing import TypeVar
 
 import orjson
@@ -15,15 +16,29 @@ from serving.http.wire.problems import invalid_all, json_type
 Body = TypeVar("Body", bound=BaseModel)
 JsonObject = dict[str, object]
 
+MAX_CONTAINERS = 128 * 1024
+"""Lists and objects of one body, several times what the most inputs need. A megabyte of `[],` is hundreds
+of thousands, which take the parser, and every other request with it, seconds, and gigabytes."""
+
+# A string that does not end is one to the end; anything else would look for its end again and again.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+
 
 def json_object(body: bytes) -> JsonObject:
     """The object that `body` holds; of keys that stand twice, the last counts.
 
     Raises:
-        HttpError: 422; the body is not JSON (RFC 8259: UTF-8, no NaN), or not an object.
+        HttpError: 422; the body is not JSON (RFC 8259: UTF-8, no NaN), not an object, or of too many parts.
     """
     if not body:
         raise invalid("body", "The body is empty. Send a JSON object.", "json_invalid")
+    # Nearly always the first count, which is quick, says enough.
+    if _brackets(body) > MAX_CONTAINERS and _brackets(_STRING.sub(b"", body)) > MAX_CONTAINERS:
+        raise invalid(
+            "body",
+            f"The body has more than {MAX_CONTAINERS} lists and objects. Send fewer inputs at once.",
+            "too_many_values",
+        )
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -38,6 +53,10 @@ def json_object(body: bytes) -> JsonObject:
             "body", f"The body should be a JSON object, got {json_type(document)}.", "model_type"
         )
     return document
+
+
+def _brackets(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
 
 
 def checked(model: type[Body], document: JsonObject) -> Body:
