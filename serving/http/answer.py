@@ -11,6 +11,10 @@ from serving.http.edge import ClientGoneError
 
 JSON = "application/json"
 
+# The server takes the next piece when the client has read most of the last one: all at once, a whole answer
+# would lie in a buffer that nobody counts, for as long as its client likes.
+_PIECE_BYTES = 256 * 1024
+
 
 class Answer(Response):
     """A whole body that is sent within a time.
@@ -37,11 +41,28 @@ class Answer(Response):
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._bodies.hold(len(self.body)):
+        """Send it, no faster than it is read."""
+        num_bytes = len(self.body)
+        with self._bodies.hold(num_bytes):
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    await super().__call__(scope, receive, send)
+                    await send(
+                        {
+                            "type": "http.response.start",
+                            "status": self.status_code,
+                            "headers": self.raw_headers,
+                        }
+                    )
+                    for start in range(0, num_bytes, _PIECE_BYTES):
+                        end = start + _PIECE_BYTES
+                        piece = bytes(self.body[start:end])
+                        await send(
+                            {
+                                "type": "http.response.body",
+                                "body": piece,
+                                "more_body": end < num_bytes,
+                            }
+                        )
             except TimeoutError as error:
                 raise ClientGoneError from error
 

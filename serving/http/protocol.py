@@ -1,13 +1,15 @@
-"""uvicorn's HTTP protocol with the bounds it lacks: on a request's time to arrive, its head, and connections.
+"""uvicorn's HTTP protocol with the bounds it lacks: on heads, on connections, on slow senders and readers.
 
-Without them a client that sends one byte a minute holds a connection for ever. Knows bytes and timers; not
-what is served.
+Without them a client that sends one byte a minute, or reads none, holds a connection and its answer for
+ever. Wishes to speak HTTP/2, which cost a request its body in uvicorn, are passed over. Knows bytes and
+timers; not what is served.
 """
 
 import asyncio
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -18,13 +20,17 @@ _LAST_REQUEST_S = 1.0
 # The application answers a slow body with 408 before its connection is closed.
 _ANSWER_S = 5.0
 
+_NOT_HTTP = "Invalid HTTP request received."
+_UPGRADES = (b"upgrade", b"http2-settings")
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """Bounds of the connections of one server.
 
     Attributes:
-        upload_timeout_s: for a request's head, from the connection or its first byte; and for its body.
+        upload_timeout_s: for a request's head, from the connection or its first byte; for its body; and
+            for a client to read anything while an answer waits for it.
         max_connections: open at once; the next ones are closed.
     """
 
@@ -37,6 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     _upload: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _in_head: bool = True
     _num_head_bytes: int = 0
     _num_header_bytes: int = 0
@@ -50,8 +57,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_rest(self.limits.upload_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget its timer."""
+        """Forget its timers."""
         self._end_upload()
+        self._end_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -64,7 +72,37 @@ class BoundedProtocol(HttpToolsProtocol):
             self._num_head_bytes += len(data)
         if self._upload is None:
             self._await_rest(self.limits.upload_timeout_s)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":
+                self.send_400_response(_NOT_HTTP)
+            else:
+                self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.logger.warning(_NOT_HTTP)
+            self.send_400_response(_NOT_HTTP)
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request again that wishes for another protocol, without the wish.
+
+        The parser stops after such a head, and the body would be lost: Java's own client sends one with
+        its first request to any http URL.
+        """
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                value = b", ".join(token for token in tokens if token.lower() not in _UPGRADES)
+            if name not in _UPGRADES:
+                head += [name, b": ", value, b"\r\n"]
+        self._num_header_bytes = 0
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"".join([*head, b"\r\n", rest]))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count headers, trailers of a chunked body among them."""
@@ -75,6 +113,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The body's time begins."""
+        if self.parser.should_upgrade():
+            return  # this head is read again without its wish
         self._in_head = False
         self._num_head_bytes = 0
         self._end_upload()
@@ -83,10 +123,39 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is here; its answer has its own deadline."""
+        if self.parser.should_upgrade():
+            return
         self._in_head = True
         self._num_header_bytes = 0
         self._end_upload()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for this answer to be read."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the answer comes, or not at all."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._end_unread()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, also when the last answer was never read."""
+        super().timeout_keep_alive_handler()
+        self._await_reader()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, and hang up."""
+        super().send_400_response(msg)
+        self._await_reader()
 
     def shutdown(self) -> None:
         """Close when idle; a connection that has not asked anything yet gets the time to."""
@@ -107,6 +176,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upload = None
         if not self.transport.is_closing():
             self.transport.close()
+            self._await_reader()
+
+    def _await_reader(self) -> None:
+        """Closing waits until everything was read; this ends the wait."""
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.limits.upload_timeout_s, self.transport.abort)
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 def bounded_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:
