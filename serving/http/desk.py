@@ -81,7 +81,7 @@ class Desk:
         return Answer(
             body,
             media_type=media_type,
-            headers=admitted.charge.headers(),
+            headers={"Vary": "Accept", **admitted.charge.headers()},
             bodies=self.bodies,
             timeout_s=self.settings.request_timeout_s,
         )

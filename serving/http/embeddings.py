@@ -70,7 +70,9 @@ class EmbeddingsRoute:
                         body = await joined(answer_chunks(call, call.model, embedded, usage))
                         media_type = JSON
                     case Octets():
-                        body = octets(call, call.model, embedded, usage, output.vector_format)
+                        body = await asyncio.to_thread(
+                            octets, call, call.model, embedded, usage, output.vector_format
+                        )
                         media_type = OCTETS_TYPE
             return self._desk.reply(admitted, body, media_type)
 

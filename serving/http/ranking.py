@@ -78,7 +78,10 @@ class RankingRoutes:
             with stages.measure(Stage.PARSE):
                 call = parse_score(admitted.body, self._desk.body_limits)
             queries, documents, usage = await self._vectors(
-                admitted, call, ("queries", call.queries, True), ("documents", call.documents, True)
+                admitted,
+                call,
+                (call.names[0], call.queries, True),
+                (call.names[1], call.documents, True),
             )
             with stages.measure(Stage.ENCODE):
                 scores = await asyncio.to_thread(_scores, queries, documents, call.normalized)

@@ -4,11 +4,11 @@ One tensor operation for a whole block instead of one for each vector. It does n
 or commas. Floats are left to orjson, which writes the shortest text that reads back as the same float32.
 """
 
-import binascii
 from typing import assert_never
 
 import numpy as np
 import orjson
+import pybase64
 from torch import Tensor
 
 from pooling import VectorFormat, binary, encode_raw, int8, require_finite, ubinary
@@ -67,6 +67,6 @@ def _base64_rows(vectors: Tensor) -> list[str]:
     raw = memoryview(encode_raw(vectors, VectorFormat.FP32))
     row_bytes = vectors.shape[1] * _FLOAT32_BYTES
     return [
-        binascii.b2a_base64(raw[start : start + row_bytes], newline=False).decode("ascii")
+        pybase64.b64encode_as_string(raw[start : start + row_bytes])
         for start in range(0, len(raw), row_bytes)
     ]

@@ -8,6 +8,8 @@ import binascii
 import re
 from dataclasses import dataclass
 
+import pybase64
+
 from serving.http.errors import invalid
 
 MAX_URL_CHARS = 8192
@@ -103,7 +105,7 @@ def bytes_of(text: str, field: str, media: Media) -> bytes:
             "too_large",
         )
     try:
-        return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
+        return pybase64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except binascii.Error:
         raise _not_base64(field, media) from None
 
