@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from serving.engine.external import ExternalPooler
 from serving.engine.foreign import foreign_errors, translate
+from serving.engine.pool_batches import PoolBatches
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.engine.sockets import SocketDirectory
@@ -42,8 +43,16 @@ class VllmEngine:
     ) -> None:
         self._processes = processes
         self._sockets = sockets
+        # vLLM looks its names up anew at every import, which a short text would notice.
+        from vllm import PoolingParams
+        from vllm.inputs import tokens_input
+
+        self._tokens_input = tokens_input
+        # Without a task vLLM silently chooses one. It copies them for every request.
+        self._params = PoolingParams(task="token_embed", use_activation=False)
         self._running: AsyncLLM | None = llm
         self._pooler = pooler
+        self._batches = PoolBatches(pooler)
         self._limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
             max_decoded_pixels=settings.max_decoded_pixels,
@@ -112,28 +121,20 @@ class VllmEngine:
                 raise ours from error
 
     async def _embed(self, prompt: Prompt, want: Want) -> Pooled:
-        from vllm import PoolingParams
-
         rendered = await self._render(prompt)
         request_id = f"polyvec-{next(self._numbers)}"
-        # Without a task vLLM silently chooses one.
-        params = PoolingParams(task="token_embed", use_activation=False)
         final = None
-        async for output in self._llm.encode(rendered, params, request_id):
+        async for output in self._llm.encode(rendered, self._params, request_id):
             final = output
         assert final is not None
         # A projection over a page is milliseconds of arithmetic; the loop must not wait for it.
-        return await asyncio.to_thread(
-            self._pooler.pool, prompt, final.prompt_token_ids, final.outputs.data, want
-        )
+        return await self._batches.pool(prompt, final.prompt_token_ids, final.outputs.data, want)
 
     async def _render(self, prompt: Prompt) -> "EngineInput":
-        from vllm.inputs import tokens_input
-
         match prompt:
             case TextPrompt():
                 self._check_length(len(prompt.token_ids))
-                return tokens_input(list(prompt.token_ids))
+                return self._tokens_input(list(prompt.token_ids))
             case ImagePrompt():
                 image = await asyncio.to_thread(decode_image, prompt.source, self._limits)
                 self._check_image(prompt, image)

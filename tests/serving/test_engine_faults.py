@@ -21,7 +21,8 @@ from serving.engine.vllm_engine import VllmEngine
 from serving.settings import EngineSettings
 from serving.supervisor import EngineState, RestartPolicy, SupervisedEngine
 
-pytestmark = pytest.mark.engine
+# Three starts in one test; each takes minutes where a machine is busy.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 SETTINGS = EngineSettings(max_model_tokens=1024)
 SINGLE = Want(single=True)
