@@ -113,6 +113,7 @@ async def application(
             Edge,
             door=door,
             open_paths={*HEALTH_PATHS, *([METRICS_PATH] if settings.metrics_without_key else [])},
+            browser_paths={DOCS_PATH, OPENAPI_PATH},
             paths=_PATHS,
             reports=Reports(metrics, tracing),
             draining=draining,

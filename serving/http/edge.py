@@ -96,6 +96,7 @@ class Edge:
         *,
         door: Door,
         open_paths: Collection[str],
+        browser_paths: Collection[str],
         paths: Collection[str],
         reports: Reports,
         draining: Draining,
@@ -106,6 +107,7 @@ class Edge:
             app: what answers.
             door: tells whose key a request carries, or refuses it.
             open_paths: paths that need no key.
+            browser_paths: paths that people open; a browser asks them for the key, as a password.
             paths: all paths; others are reported as "other".
             reports: where to report.
             draining: set by the server on its way out.
@@ -113,6 +115,7 @@ class Edge:
         self._app = app
         self._door = door
         self._open_paths = frozenset(open_paths)
+        self._browser_paths = frozenset(browser_paths)
         self._paths = frozenset(paths)
         self._reports = reports
         self._draining = draining
@@ -149,6 +152,8 @@ class Edge:
             if failure is None:
                 log_unexpected(error, visit.request_id)
                 failure = unexpected()
+        if failure.status == 401 and scope["path"] in self._browser_paths:
+            failure.headers["WWW-Authenticate"] = 'Basic realm="polyvec"'
         if answer.status is None:
             await _send_error(answer, failure, visit.request_id)
         elif not answer.is_complete:
