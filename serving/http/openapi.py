@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from serving.http.health import HEALTH_PATHS
 from serving.http.wire.answers import (
     EmbeddingsAnswer,
     ErrorAnswer,
@@ -126,7 +127,21 @@ def document(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
             components.update(body.pop("$defs", {}))
             components[spec.body.__name__] = body
         if with_keys:
-            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            schema["security"] = [{"key": []}]
+            _ask_for_keys(schema)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _ask_for_keys(schema: dict[str, Any]) -> None:
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"key": []}]
+    refused = {
+        "description": _ERRORS[401],
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}},
+    }
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            if path in HEALTH_PATHS:
+                operation["security"] = []
+            else:
+                operation["responses"].setdefault("401", refused)

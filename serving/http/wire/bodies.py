@@ -166,6 +166,17 @@ class ScoreBody(_Pairs):
     there are as many queries as documents.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["text_1", "text_2"]},
+                {"required": ["queries", "documents"]},
+                {"required": ["queries", "items"]},
+                {"required": ["data_1", "data_2"]},
+            ]
+        }
+    )
+
     text_1: EitherInputs = None
     """A text or image, or a list of them: the queries."""
 
