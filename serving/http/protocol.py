@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -19,6 +19,10 @@ _LAST_REQUEST_S = 1.0
 
 # The application answers a slow body with 408 before its connection is closed.
 _ANSWER_S = 5.0
+
+# Requests that wait on their connection for the answer to the one before. Hardly any client sends a second
+# one; without a bound every answer lets some thousands in.
+MAX_PIPELINED = 32
 
 _NOT_HTTP = "Invalid HTTP request received."
 _UPGRADES = (b"upgrade", b"http2-settings")
@@ -47,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head: bool = True
     _num_head_bytes: int = 0
     _num_header_bytes: int = 0
+    _cycles: tuple[RequestResponseCycle, ...] = ()
 
     def connection_made(self, transport: Any) -> None:
         """Take the connection, or close it when there are too many."""
@@ -57,9 +62,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_rest(self.limits.upload_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget its timers."""
+        """Forget its timers, and tell its requests, of which uvicorn tells the last one alone."""
         self._end_upload()
         self._end_unread()
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -115,11 +124,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """The body's time begins."""
         if self.parser.should_upgrade():
             return  # this head is read again without its wish
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError
         self._in_head = False
         self._num_head_bytes = 0
         self._end_upload()
         self._await_rest(self.limits.upload_timeout_s + _ANSWER_S)
         super().on_headers_complete()
+        unanswered = (cycle for cycle in self._cycles if not cycle.response_complete)
+        self._cycles = (*unanswered, self.cycle)
 
     def on_message_complete(self) -> None:
         """The request is here; its answer has its own deadline."""
