@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from multiprocessing.shared_memory import SharedMemory
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,11 @@ from serving.engine.thread import in_own_thread
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_GRACE_S = 20.0
 _KILL_S = 5.0
 _SHARED_MEMORY = Path("/dev/shm")
+
+# What Python calls the files of shared memory and semaphores, and what it keeps of them: kind and name.
+_TRACKED = {"psm_": ("shared_memory", "/psm_"), "sem.mp-": ("semaphore", "/mp-")}
 
 
 class EngineProcesses:
@@ -31,7 +33,7 @@ class EngineProcesses:
         self._lock = threading.Lock()
         self._spawned: list[psutil.Process] = []
         self._others: list[psutil.Process] = []
-        self._segments: set[str] = set()
+        self._shared: set[Path] = set()
         self._killed = False
 
     def add(self, pid: int) -> None:
@@ -47,23 +49,16 @@ class EngineProcesses:
         """Note what the spawned processes spawned and share; once one is dead it cannot be asked."""
         for process in self._spawned:
             with suppress(psutil.NoSuchProcess):
-                self._others += process.children(recursive=True)
+                found = process.children(recursive=True)
+                self._others += [other for other in found if other not in self._others]
+        # A semaphore is mapped under a name that it no longer has, so files are told by their number.
+        inodes = set[int]()
         for process in [*self._spawned, *self._others]:
-            # Killed processes leave what Python names so behind, hundreds of megabytes.
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                paths = [Path(file.path) for file in process.open_files()]
-                self._segments |= {
-                    path.name
-                    for path in paths
-                    if path.parent == _SHARED_MEMORY and path.name.startswith("psm_")
-                }
-
-    def can_end(self) -> bool:
-        """Whether every process still runs, so that it can be asked to end."""
-        with suppress(psutil.NoSuchProcess):
-            stuck = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-            return all(process.status() not in stuck for process in [*self._spawned, *self._others])
-        return False
+            with suppress(OSError):
+                maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8").splitlines()
+                inodes |= {int(line.split()[4]) for line in maps if str(_SHARED_MEMORY) in line}
+        if inodes:
+            self._shared |= {path for path in _SHARED_MEMORY.iterdir() if _inode(path) in inodes}
 
     def kill(self) -> None:
         """Kill what is left, stopped processes and those spawned meanwhile too."""
@@ -84,29 +79,40 @@ class EngineProcesses:
         # multiprocessing first: it waits for its own children, and reaps them.
         multiprocessing.active_children()
         psutil.wait_procs([*self._spawned, *self._others], timeout=_KILL_S)
-        for name in self._segments:
+        for path in self._shared:
+            _free(path)
+
+
+def _inode(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_ino
+    return None
+
+
+def _free(path: Path) -> None:
+    """Remove what a killed process could not; Python would do it, and complain, when it exits."""
+    for prefix, (kind, name) in _TRACKED.items():
+        if path.name.startswith(prefix):
             with suppress(FileNotFoundError):
-                segment = SharedMemory(name)
-                segment.close()
-                segment.unlink()
+                path.unlink()
+                resource_tracker.unregister(name + path.name.removeprefix(prefix), kind)
 
 
 async def stop(llm: "AsyncLLM", processes: EngineProcesses) -> None:
     """Shut `llm` down and return when its processes are gone."""
-    is_dead = llm.errored
     if llm.output_handler is not None:
         # It would report the processes' wanted end as an engine's death.
         llm.output_handler.cancel()
     if threading.main_thread().is_alive():
-        await in_own_thread(lambda: stop_now(llm, processes, kill=is_dead))
+        await in_own_thread(lambda: stop_now(llm, processes))
     else:
         # The interpreter is exiting: no thread can be started, and nobody else needs this loop.
-        stop_now(llm, processes, kill=is_dead)
+        stop_now(llm, processes)
 
 
-def stop_now(llm: "AsyncLLM", processes: EngineProcesses, *, kill: bool) -> None:
-    """`stop` for a thread; `kill` asks nobody to end."""
-    if kill or not processes.can_end():
-        processes.kill()
-    llm.shutdown(timeout=_GRACE_S)
+def stop_now(llm: "AsyncLLM", processes: EngineProcesses) -> None:
+    """`stop` for a thread."""
+    processes.survey()
+    # An engine holds nothing that is worth waiting for: asked to end, it takes ten seconds and more.
+    llm.shutdown(timeout=0)
     processes.finish()

@@ -48,7 +48,7 @@ async def start_engine(
             lambda: _start_llm(directory, manifest, settings, num_engines, sockets.path, processes),
             # Without its processes vLLM gives up at once.
             interrupt=processes.kill,
-            discard=lambda llm: stop_now(llm, processes, kill=True),
+            discard=lambda llm: stop_now(llm, processes),
         )
     except BaseException:
         sockets.release()

@@ -54,20 +54,18 @@ def sleeper() -> Iterator[tuple[psutil.Process, EngineProcesses]]:
 def test_what_an_engine_spawns_stands_in_a_session_of_its_own(
     sleeper: tuple[psutil.Process, EngineProcesses],
 ) -> None:
-    process, processes = sleeper
+    process, _ = sleeper
     wait_until_alone(process)
     assert os.getsid(process.pid) == process.pid
-    assert processes.can_end()
 
 
 @pytest.mark.parametrize("wound", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_stopped_or_dead_process_is_not_asked_to_end_but_killed(
+def test_stopped_and_dead_processes_are_finished_too(
     sleeper: tuple[psutil.Process, EngineProcesses], wound: signal.Signals
 ) -> None:
     process, processes = sleeper
+    wait_until_alone(process)
     process.send_signal(wound)
-    while processes.can_end():
-        time.sleep(0.01)
     processes.finish()
     assert not process.is_running()
 
@@ -82,26 +80,30 @@ def test_a_process_spawned_after_the_killing_is_killed_too() -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
-def hold_shared_memory(path: Path) -> None:
+def share(path: Path) -> None:
     segment = SharedMemory(create=True, size=4096)
-    path.write_text(segment.name)
-    time.sleep(600)
+    semaphore = SPAWN.Semaphore()
+    name: str = semaphore._semlock.name
+    path.with_suffix(".new").write_text(f"{segment.name} sem.{name.removeprefix('/')}")
+    path.with_suffix(".new").rename(path)
+    with semaphore:
+        time.sleep(600)
 
 
-def test_shared_memory_of_a_killed_process_is_freed(tmp_path: Path) -> None:
-    processes = EngineProcesses()
-    child = SPAWN.Process(target=hold_shared_memory, args=(tmp_path / "name",))
+def test_what_a_killed_process_shared_is_freed(tmp_path: Path) -> None:
+    processes, path = EngineProcesses(), tmp_path / "name"
+    child = SPAWN.Process(target=share, args=(path,))
     with children_without_main(processes.add):
         child.start()
-    while not (tmp_path / "name").exists() or not (tmp_path / "name").read_text():
+    while not path.exists():
         time.sleep(0.01)
-    name = (tmp_path / "name").read_text()
+    shared = [Path("/dev/shm", name) for name in path.read_text().split()]
     processes.survey()
     child.kill()
     child.join()
-    assert Path("/dev/shm", name).exists()
+    assert [file.exists() for file in shared] == [True, True]
     processes.finish()
-    assert not Path("/dev/shm", name).exists()
+    assert [file.exists() for file in shared] == [False, False]
 
 
 def test_an_engines_process_and_its_children_go_with_a_parent_that_was_killed(
