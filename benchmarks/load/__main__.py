@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from benchmarks.card import format_card, make_card
+from benchmarks.card import Card, format_card, make_card
 from benchmarks.load import servers
 from benchmarks.load.measure import (
     Target,
@@ -86,7 +86,16 @@ def main() -> None:
                 log = Path(scratch) / f"{contender.name}-{number}.log"
                 with _running(contender, log, options) as target:
                     uvloop.run(_round(run, target, number, options))
-    result = Result(
+                result = _result(run, card, offline, options)
+                if options.out is not None and run.rows:
+                    # After each, so that a run that is cut short keeps what it measured.
+                    options.out.write_text(to_json(result) + "\n", encoding="utf-8")
+    print(format_table(result.summaries, options.against))
+    print(to_json(result))
+
+
+def _result(run: Run, card: Card, offline: dict[str, float], options: argparse.Namespace) -> Result:
+    return Result(
         card=dataclasses.replace(card, versions=card.versions | _more_versions()),
         checkpoint=options.checkpoint.parent.name + "/" + options.checkpoint.name,
         options=_recorded(options),
@@ -97,11 +106,6 @@ def main() -> None:
         summaries=summarise(run.rows, offline),
         rows=run.rows,
     )
-    print(format_table(result.summaries, options.against))
-    line = to_json(result)
-    if options.out is not None:
-        options.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
 
 
 @contextmanager
