@@ -30,7 +30,7 @@ class HeldEngine(FakeEngine):
         self.num_cancelled = 0
 
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
-        """As the fake engine, once it may."""
+        """As the fake engine, once it may; what is the same is computed once."""
         self.pieces.append(len(prompts))
         self.num_waiting += 1
         try:
@@ -41,7 +41,9 @@ class HeldEngine(FakeEngine):
             raise
         finally:
             self.num_waiting -= 1
-        return await super().embed(prompts, want)
+        distinct = list(dict.fromkeys(prompts))
+        found = dict(zip(distinct, await super().embed(distinct, want), strict=True))
+        return [found[prompt] for prompt in prompts]
 
 
 @contextmanager
