@@ -40,6 +40,7 @@ async def overload(setting: Setting) -> Verdict:
     without_hint = sum(outcome.answer.retry_after is None for outcome in refused)
     accepted = latency_of([outcome.latency_s for outcome in outcomes if outcome.ok])
     at_once = latency_of([outcome.latency_s for outcome in refused])
+    lag = latency_of([outcome.sent_s - outcome.due_s for outcome in outcomes])
     verdict.figures = {
         "capacity_per_s": capacity,
         "rate_per_s": rate,
@@ -49,6 +50,7 @@ async def overload(setting: Setting) -> Verdict:
         "memory_before_mib": memory.samples[0] / MIB,
         "memory_growth_mib": memory.growth_bytes / MIB,
         "memory_late_growth_mib": memory.late_growth_bytes / MIB,
+        "send_lag_p99_s": 0.0 if lag is None else lag.p99_s,
         "refused_p99_s": 0.0 if at_once is None else at_once.p99_s,
     }
     add_latency(verdict, "accepted", outcomes)
