@@ -45,6 +45,7 @@ class Lane:
         turns = TurnQueue(
             max_running_tokens=settings.max_running_tokens or _STEPS_AHEAD * step_tokens,
             max_queued_tokens=settings.max_queued_tokens,
+            max_queue_s=settings.max_queue_s,
             max_piece_tokens=step_tokens,
             max_piece_prompts=settings.max_batch_prompts,
         )

@@ -21,8 +21,9 @@ from serving.errors import QueueFullError
 _MIN_RETRY_S = 1.0
 _MAX_RETRY_S = 60.0
 _UNKNOWN_SPEED_RETRY_S = 5.0
-# The time in which what is known of the engine's speed fades to 1/e.
+# The time in which what is known of the engine's speed fades to 1/e, and the least it is known from.
 _SPEED_MEMORY_S = 10.0
+_MIN_SPEED_S = 1.0
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -82,6 +83,7 @@ class TurnQueue:
     Args:
         max_running_tokens: held by the engine at once; a larger piece runs alone.
         max_queued_tokens: of all calls that were let in.
+        max_queue_s: time that these may take, going by the speed at which work left lately.
         max_piece_tokens: of a call that takes a turn at once, unless one prompt is longer.
         max_piece_prompts: of a call that take a turn at once.
         clock: seconds.
@@ -92,6 +94,7 @@ class TurnQueue:
         *,
         max_running_tokens: int,
         max_queued_tokens: int,
+        max_queue_s: float = math.inf,
         max_piece_tokens: int = 8192,
         max_piece_prompts: int = 256,
         clock: Callable[[], float] = time.monotonic,
@@ -100,6 +103,7 @@ class TurnQueue:
         self._max_piece_prompts = max_piece_prompts
         self._max_running_tokens = max_running_tokens
         self._max_queued_tokens = max_queued_tokens
+        self._max_queue_s = max_queue_s
         self._clock = clock
         self._callers: dict[str, _Caller] = {}
         self._virtual_time = 0.0
@@ -115,7 +119,7 @@ class TurnQueue:
     @property
     def is_full(self) -> bool:
         """Whether no call would be let in now, however small."""
-        return self.queued_tokens >= self._max_queued_tokens
+        return self._is_over(self.queued_tokens + 1)
 
     def pieces(self, sizes: Sequence[int]) -> list[slice]:
         """Cut a call whose prompts have `sizes` tokens into neighbours that take turns together."""
@@ -140,7 +144,7 @@ class TurnQueue:
         Raises:
             QueueFullError: there is no room; nothing was taken.
         """
-        if self.queued_tokens and self.queued_tokens + num_tokens > self._max_queued_tokens:
+        if self._is_over(self.queued_tokens + num_tokens):
             raise self.full()
         self.queued_tokens += num_tokens
         try:
@@ -150,11 +154,20 @@ class TurnQueue:
 
     def full(self) -> QueueFullError:
         """The error for a call that finds no room, with the time in which there should be some."""
-        wait_s = self._speed.seconds_for(self.queued_tokens - self._max_queued_tokens // 2)
+        wait_s = self._speed.seconds_for(self.queued_tokens)
+        room_s = (_UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s) / 2
         return QueueFullError(
-            f"{self.queued_tokens} tokens are waiting already; at most {self._max_queued_tokens} may. "
-            "Try again later.",
-            retry_after_s=min(max(wait_s, _MIN_RETRY_S), _MAX_RETRY_S),
+            f"{self.queued_tokens} tokens are waiting already, as many as may. Try again later.",
+            retry_after_s=min(max(room_s, _MIN_RETRY_S), _MAX_RETRY_S),
+        )
+
+    def _is_over(self, num_tokens: int) -> bool:
+        """Whether `num_tokens` are more than may wait; whoever comes to an empty queue is let in."""
+        if not self.queued_tokens:
+            return False
+        wait_s = self._speed.seconds_for(num_tokens)
+        return num_tokens > self._max_queued_tokens or (
+            wait_s is not None and wait_s > self._max_queue_s
         )
 
     @asynccontextmanager
@@ -194,6 +207,10 @@ class TurnQueue:
         heapq.heappush(caller.waiting, (start, next(self._arrivals), piece))
 
     def _give_turns(self) -> None:
+        self._grant()
+        self._speed.note(is_full=any(caller.waiting for caller in self._callers.values()))
+
+    def _grant(self) -> None:
         while (found := self._next()) is not None:
             caller, start, piece = found
             if self.running_tokens and (
@@ -224,33 +241,45 @@ class TurnQueue:
 
     def _end(self, piece: _Piece) -> None:
         self.running_tokens -= piece.num_tokens
-        self._speed.add(piece.num_tokens)
+        self._speed.ended(piece.num_tokens)
         self._give_turns()
 
 
 class _Speed:
-    """Tokens a second that leave the queue, as an average in which the past fades."""
+    """Tokens a second that leave the engine while it has more than it can take, the past fading.
+
+    Only then is it a measure of the engine; otherwise it would be one of its callers.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._tokens = 0.0
+        self._seconds = 0.0
         self._since = clock()
-        self._started = self._since
+        self._is_full = False
 
-    def add(self, num_tokens: int) -> None:
-        self._fade()
-        self._tokens += num_tokens
+    def ended(self, num_tokens: int) -> None:
+        """A piece of the engine's has ended."""
+        self._pass_time()
+        if self._is_full:
+            self._tokens += num_tokens
 
-    def seconds_for(self, num_tokens: int) -> float:
-        self._fade()
-        if self._tokens <= 0:
-            return _UNKNOWN_SPEED_RETRY_S
-        age_s = self._since - self._started
-        # What a constant speed of one token a second would have left in the average by now.
-        remembered_s = _SPEED_MEMORY_S * -math.expm1(-age_s / _SPEED_MEMORY_S)
-        return num_tokens * remembered_s / self._tokens
+    def note(self, *, is_full: bool) -> None:
+        """Whether something waits from now on."""
+        self._pass_time()
+        self._is_full = is_full
 
-    def _fade(self) -> None:
+    def seconds_for(self, num_tokens: int) -> float | None:
+        """Seconds for `num_tokens`; None when the engine was not full long enough to know."""
+        self._pass_time()
+        if self._seconds < _MIN_SPEED_S or self._tokens < 1:
+            return None
+        return num_tokens * self._seconds / self._tokens
+
+    def _pass_time(self) -> None:
         now = self._clock()
-        self._tokens *= math.exp((self._since - now) / _SPEED_MEMORY_S)
+        if self._is_full:
+            kept = math.exp((self._since - now) / _SPEED_MEMORY_S)
+            self._tokens *= kept
+            self._seconds = self._seconds * kept + _SPEED_MEMORY_S * (1 - kept)
         self._since = now

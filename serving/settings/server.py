@@ -133,6 +133,9 @@ class ServerSettings(EngineSettings):
     max_queued_tokens: Count = 1_048_576
     """Tokens waiting or running, for each task; past it requests are answered 503 with Retry-After."""
 
+    max_queue_s: Seconds = 30.0
+    """Time that what waits may take at the speed seen lately, for each task; past it 503 as well."""
+
     max_running_tokens: Count | None = None
     """Tokens handed to one engine at once; None is four of its steps (`max_batch_tokens`)."""
 
