@@ -38,11 +38,15 @@ class Bodies:
         if declared is not None and declared > self._max_body_bytes:
             raise self._too_large()
         parts: list[bytes] = []
+        num_bytes = 0
         try:
             await self._receive(request, parts)
-            yield b"".join(parts)
+            body = b"".join(parts)
+            num_bytes = len(body)
+            parts.clear()  # or it would be there twice
+            yield body
         finally:
-            self.total_bytes -= sum(map(len, parts))
+            self.total_bytes -= num_bytes + sum(map(len, parts))
 
     @contextmanager
     def share(self) -> "Iterator[Share]":
