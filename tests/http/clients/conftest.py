@@ -49,6 +49,11 @@ def served(
     settings = ServerSettings(port=0, keys=keys, fetch_private_networks=("127.0.0.0/8",))
     image = golden.images[1]
     with _page(image.read_bytes()) as image_url, live_server(merged_float32, settings) as live:
+        # vLLM loads what resizes images when it starts, the fake engine at its first image, which then
+        # takes longer than some of these clients wait.
+        body = {"model": MODEL, "input": {"url": image_url}}
+        headers = {"Authorization": f"Bearer {key}"}
+        live.client.post("/v1/embeddings", json=body, headers=headers).raise_for_status()
         yield Served(live.url, key, single_use_key, image_url, image)
 
 
