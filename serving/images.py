@@ -189,6 +189,11 @@ def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
         )
 
 
+def preload() -> None:
+    """Import what the first image needs, which takes seconds."""
+    from transformers.models.qwen2_vl import image_processing_qwen2_vl  # noqa: F401
+
+
 def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec) -> int:
     """Image tokens of a picture of `width` x `height` pixels, markers and template not counted.
 

@@ -5,6 +5,7 @@ The one module that knows uvicorn and signals. It prints nothing.
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from serving.http.app import application
 from serving.http.edge import Draining
 from serving.http.logs import configure_logs
 from serving.http.protocol import ConnectionLimits, bounded_protocol
+from serving.images import preload
 from serving.service import Service
 from serving.settings import ServerSettings
 
@@ -169,8 +171,8 @@ def uvicorn_config(app: object, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(settings.keep_alive_s),
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        timeout_keep_alive=math.ceil(settings.keep_alive_s),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         backlog=_BACKLOG,
     )
 
@@ -234,6 +236,7 @@ class _Stop:
 
 
 async def _announce_ready(service: Service, bound: Bound, announce: Announce) -> None:
+    await asyncio.to_thread(preload)
     while await service.unready():
         await asyncio.sleep(_READY_POLL_S)
     announce.ready(bound)
