@@ -236,7 +236,8 @@ class _Stop:
 
 
 async def _announce_ready(service: Service, bound: Bound, announce: Announce) -> None:
-    await asyncio.to_thread(preload)
     while await service.unready():
         await asyncio.sleep(_READY_POLL_S)
+    # Not beside the engines' start, which imports the same library in threads of its own.
+    await asyncio.to_thread(preload)
     announce.ready(bound)
