@@ -18,6 +18,9 @@ from serving.engine.protocol import Pooled, Prompt, Want
 # 2048 tokens of the full model, a few milliseconds: pages are pooled side by side, and delivered soon.
 _BATCH_VALUES = 2048 * 2048
 
+# 128 tokens of the full model, less than a millisecond: a thread would not get its turn sooner.
+_QUICK_VALUES = 128 * 2048
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -55,6 +58,9 @@ class PoolBatches:
         jobs, self._waiting = self._waiting, []
         loop = asyncio.get_running_loop()
         for batch in _batches(jobs):
+            if sum(job.token_embeddings.numel() for job in batch) <= _QUICK_VALUES:
+                _hand_out(batch, self._pool(batch))
+                continue
             done = loop.run_in_executor(None, self._pool, batch)
             done.add_done_callback(partial(_deliver, batch))
 
@@ -87,7 +93,10 @@ def _deliver(batch: Sequence[_Job], done: "asyncio.Future[list[Pooled | PoolingE
         return
     # Only a bug raises; it is everybody's.
     bug = done.exception()
-    results = [bug] * len(batch) if bug is not None else done.result()
+    _hand_out(batch, [bug] * len(batch) if bug is not None else done.result())
+
+
+def _hand_out(batch: Sequence[_Job], results: Sequence[Pooled | BaseException]) -> None:
     for job, result in zip(batch, results, strict=True):
         if job.pooled.done():
             continue  # its caller has left
