@@ -175,7 +175,7 @@ class Pipeline:
         if self._turns is None or flow is None:
             outcomes = iter(await self._engine.embed(good, want))
         else:
-            with self._turns.place(sum(sizes)):
+            with self._turns.admission.place(flow.caller, sum(sizes)):
                 outcomes = iter(await self._in_turns(self._turns, good, sizes, want, flow))
         return [
             prompt if isinstance(prompt, InputError) else _cut(next(outcomes), want, dim)

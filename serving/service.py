@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from serving.admission import Admission
 from serving.engine.protocol import Engine, TextPrompt
 from serving.errors import EngineError, TaskError
 from serving.images import ImageLimits
@@ -42,10 +43,14 @@ class Lane:
     def around(cls, engine: Engine, prompter: Prompter, settings: ServerSettings) -> Self:
         """The queue and the path in front of `engine`."""
         step_tokens = settings.max_batch_tokens
+        running_tokens = settings.max_running_tokens or _STEPS_AHEAD * step_tokens
         turns = TurnQueue(
-            max_running_tokens=settings.max_running_tokens or _STEPS_AHEAD * step_tokens,
-            max_queued_tokens=settings.max_queued_tokens,
-            max_queue_s=settings.max_queue_s,
+            max_running_tokens=running_tokens,
+            admission=Admission(
+                max_tokens=settings.max_queued_tokens,
+                max_wait_s=settings.max_queue_s,
+                free_tokens=running_tokens,
+            ),
             max_piece_tokens=step_tokens,
             max_piece_prompts=settings.max_batch_prompts,
         )

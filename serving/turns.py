@@ -1,29 +1,20 @@
-"""Who may use the engine next: a bounded queue in front of it, fair between callers.
+"""Who may use the engine next: a queue in front of it, fair between callers.
 
 An engine takes what it is given first come, first served, so whoever sends 2048 texts would hold
 everybody else up. Here work waits in pieces, and turns are given by start-time fair queueing (Goyal, Vin
 and Cheng, "Start-time Fair Queueing", SIGCOMM 1996): first among callers, then among one caller's
-calls, each by the tokens it has had. What may wait is bounded in tokens. Knows tokens and names of
-callers; not what is computed.
+calls, each by the tokens it has had. Knows tokens and names of callers; not how much may wait
+(`serving.admission`), nor what is computed.
 """
 
 import asyncio
 import heapq
 import itertools
-import math
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from serving.errors import QueueFullError
-
-_MIN_RETRY_S = 1.0
-_MAX_RETRY_S = 60.0
-_UNKNOWN_SPEED_RETRY_S = 5.0
-# The time in which what is known of the engine's speed fades to 1/e, and the least it is known from.
-_SPEED_MEMORY_S = 10.0
-_MIN_SPEED_S = 1.0
+from serving.admission import Admission
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -82,8 +73,7 @@ class TurnQueue:
 
     Args:
         max_running_tokens: held by the engine at once; a larger piece runs alone.
-        max_queued_tokens: of all calls that were let in.
-        max_queue_s: time that these may take, going by the speed at which work left lately.
+        admission: told how fast the engine is.
         max_piece_tokens: of a call that takes a turn at once, unless one prompt is longer.
         max_piece_prompts: of a call that take a turn at once.
         clock: seconds.
@@ -93,33 +83,21 @@ class TurnQueue:
         self,
         *,
         max_running_tokens: int,
-        max_queued_tokens: int,
-        max_queue_s: float = math.inf,
+        admission: Admission,
         max_piece_tokens: int = 8192,
         max_piece_prompts: int = 256,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.admission = admission
         self._max_piece_tokens = max_piece_tokens
         self._max_piece_prompts = max_piece_prompts
         self._max_running_tokens = max_running_tokens
-        self._max_queued_tokens = max_queued_tokens
-        self._max_queue_s = max_queue_s
-        self._clock = clock
         self._callers: dict[str, _Caller] = {}
         self._virtual_time = 0.0
         self._arrivals = itertools.count()
-        self._speed = _Speed(clock)
         self.on_turn: Callable[[int, int], None] | None = None
         """Told the prompts and tokens of every piece that gets its turn."""
-        self.queued_tokens: int = 0
-        """Tokens of all calls that were let in and have not ended, running ones included."""
         self.running_tokens: int = 0
         """Tokens that the engine has now."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no call would be let in now, however small."""
-        return self._is_over(self.queued_tokens + 1)
 
     def pieces(self, sizes: Sequence[int]) -> list[slice]:
         """Cut a call whose prompts have `sizes` tokens into neighbours that take turns together."""
@@ -135,41 +113,6 @@ class TurnQueue:
             pieces.append(slice(start, len(sizes)))
         return pieces
 
-    @contextmanager
-    def place(self, num_tokens: int) -> Iterator[None]:
-        """Room in the queue for a whole call, until it ends.
-
-        A call larger than the queue is let in when nothing else waits; otherwise it never could be.
-
-        Raises:
-            QueueFullError: there is no room; nothing was taken.
-        """
-        if self._is_over(self.queued_tokens + num_tokens):
-            raise self.full()
-        self.queued_tokens += num_tokens
-        try:
-            yield
-        finally:
-            self.queued_tokens -= num_tokens
-
-    def full(self) -> QueueFullError:
-        """The error for a call that finds no room, with the time in which there should be some."""
-        wait_s = self._speed.seconds_for(self.queued_tokens)
-        room_s = (_UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s) / 2
-        return QueueFullError(
-            f"{self.queued_tokens} tokens are waiting already, as many as may. Try again later.",
-            retry_after_s=min(max(room_s, _MIN_RETRY_S), _MAX_RETRY_S),
-        )
-
-    def _is_over(self, num_tokens: int) -> bool:
-        """Whether `num_tokens` are more than may wait; whoever comes to an empty queue is let in."""
-        if not self.queued_tokens:
-            return False
-        wait_s = self._speed.seconds_for(num_tokens)
-        return num_tokens > self._max_queued_tokens or (
-            wait_s is not None and wait_s > self._max_queue_s
-        )
-
     @asynccontextmanager
     async def turn(
         self, flow: Flow, num_tokens: int, *, num_prompts: int = 1
@@ -184,15 +127,17 @@ class TurnQueue:
         except asyncio.CancelledError:
             if piece.turn.done() and not piece.turn.cancelled():
                 # The turn came in the same moment.
-                self._end(piece)
+                self._end(piece, computed=False)
             raise
         if self.on_turn is not None:
             self.on_turn(num_prompts, num_tokens)
+        computed = False
         try:
             with flow.running:
                 yield
+            computed = True
         finally:
-            self._end(piece)
+            self._end(piece, computed=computed)
 
     def _enqueue(self, flow: Flow, piece: _Piece) -> None:
         caller = self._callers.get(flow.caller)
@@ -208,7 +153,11 @@ class TurnQueue:
 
     def _give_turns(self) -> None:
         self._grant()
-        self._speed.note(is_full=any(caller.waiting for caller in self._callers.values()))
+        is_full = any(caller.waiting for caller in self._callers.values())
+        if not is_full:
+            # Who waits for nobody need not be remembered: shares are of what is wanted at once.
+            self._callers.clear()
+        self.admission.speed.note(is_full=is_full)
 
     def _grant(self) -> None:
         while (found := self._next()) is not None:
@@ -239,47 +188,7 @@ class TurnQueue:
         start, _, piece = caller.waiting[0]
         return caller, start, piece
 
-    def _end(self, piece: _Piece) -> None:
+    def _end(self, piece: _Piece, *, computed: bool) -> None:
         self.running_tokens -= piece.num_tokens
-        self._speed.ended(piece.num_tokens)
+        self.admission.speed.ended(piece.num_tokens if computed else 0)
         self._give_turns()
-
-
-class _Speed:
-    """Tokens a second that leave the engine while it has more than it can take, the past fading.
-
-    Only then is it a measure of the engine; otherwise it would be one of its callers.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._tokens = 0.0
-        self._seconds = 0.0
-        self._since = clock()
-        self._is_full = False
-
-    def ended(self, num_tokens: int) -> None:
-        """A piece of the engine's has ended."""
-        self._pass_time()
-        if self._is_full:
-            self._tokens += num_tokens
-
-    def note(self, *, is_full: bool) -> None:
-        """Whether something waits from now on."""
-        self._pass_time()
-        self._is_full = is_full
-
-    def seconds_for(self, num_tokens: int) -> float | None:
-        """Seconds for `num_tokens`; None when the engine was not full long enough to know."""
-        self._pass_time()
-        if self._seconds < _MIN_SPEED_S or self._tokens < 1:
-            return None
-        return num_tokens * self._seconds / self._tokens
-
-    def _pass_time(self) -> None:
-        now = self._clock()
-        if self._is_full:
-            kept = math.exp((self._since - now) / _SPEED_MEMORY_S)
-            self._tokens *= kept
-            self._seconds = self._seconds * kept + _SPEED_MEMORY_S * (1 - kept)
-        self._since = now

@@ -4,7 +4,7 @@ Knows how the parts fit; not how they work, nor what runs the application.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serving.errors import QueueFullError
 from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue
 from serving.http.concurrency import Concurrency
@@ -129,15 +130,20 @@ def _page_pixels(service: Service) -> int:
 def _guard(
     service: Service, settings: ServerSettings, bodies: Bodies, storage: LimitsStorage
 ) -> Guard:
-    lanes = list(service.lanes.values())
     return Guard(
         bodies,
         RateLimits(storage),
         # A place is held while a body arrives, its answer is computed, and it is sent.
         Concurrency(storage, lease_s=settings.upload_timeout_s + 2 * settings.request_timeout_s),
-        full=lambda: lanes[0].turns.full() if all(lane.turns.is_full for lane in lanes) else None,
+        refusal=partial(_refusal, list(service.lanes.values())),
         timeout_s=settings.request_timeout_s,
     )
+
+
+def _refusal(lanes: Sequence[Lane], caller: str) -> QueueFullError | None:
+    """Why the smallest call of `caller` finds no room at any engine; None when it does at one."""
+    refusals = [lane.turns.admission.refusal(caller, 1) for lane in lanes]
+    return None if None in refusals else refusals[0]
 
 
 def _metrics(service: Service, bodies: Bodies) -> Metrics:
@@ -158,7 +164,7 @@ def _watch(metrics: Metrics, task: str, lane: Lane) -> None:
     turns = lane.turns
     metrics.watch_task(
         task,
-        queued_tokens=lambda: turns.queued_tokens - turns.running_tokens,
+        queued_tokens=lambda: turns.admission.num_tokens - turns.running_tokens,
         running_tokens=lambda: turns.running_tokens,
         engine_up=lambda: lane.is_up,
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from serving.engine.protocol import Outcome
 from serving.http.answer import Answer
 from serving.http.body import Bodies
-from serving.http.caller import ANONYMOUS
 from serving.http.catalogue import Catalogue
 from serving.http.errors import invalid
 from serving.http.guard import Admitted, Guard
@@ -68,8 +67,7 @@ class Desk:
         await admitted.charge.tokens(num_tokens)
         visit = admitted.visit
         flow = Flow(
-            # Without keys, machines share the engine evenly.
-            caller=visit.client or "" if visit.caller is ANONYMOUS else visit.caller.name,
+            caller=visit.flow_name,
             call=str(next(self._calls)),
             waiting=visit.stages.measure(Stage.QUEUE),
             running=visit.stages.measure(Stage.ENGINE),

@@ -44,7 +44,8 @@ class Guard:
         bodies: reads and counts bodies.
         limits: of requests and tokens a minute.
         concurrency: of requests at once.
-        full: raises when no queue has room, so that a body need not be read to be refused.
+        refusal: why the smallest call of a caller finds no room, so that a body need not be read to be
+            refused.
         timeout_s: deadline of a request, from its last byte.
     """
 
@@ -54,13 +55,13 @@ class Guard:
         limits: RateLimits,
         concurrency: Concurrency,
         *,
-        full: Callable[[], QueueFullError | None],
+        refusal: Callable[[str], QueueFullError | None],
         timeout_s: float,
     ) -> None:
         self._bodies = bodies
         self._limits = limits
         self._concurrency = concurrency
-        self._full = full
+        self._refusal = refusal
         self._timeout_s = timeout_s
 
     @asynccontextmanager
@@ -72,9 +73,9 @@ class Guard:
             QueueFullError: there is no room for anything.
             ClientGoneError: the client hung up meanwhile.
         """
-        if (full := self._full()) is not None:
-            raise full
         visit = visit_of(request)
+        if (full := self._refusal(visit.flow_name)) is not None:
+            raise full
         with self._bodies.share() as share:
             async with self._inside(request, visit) as (body, charge):
                 yield Admitted(visit, body, share, charge)

@@ -31,6 +31,13 @@ class Visit:
     inputs: InputCounts = field(default_factory=InputCounts)
     tokens: TokenCounts = field(default_factory=TokenCounts)
 
+    @property
+    def flow_name(self) -> str:
+        """Who shares the engine with others: a key, or without keys a machine."""
+        if self.caller is ANONYMOUS:
+            return f"address {self.client}"
+        return f"key {self.caller.name}"
+
 
 def visit_of(request: Request) -> Visit:
     """The visit that the edge has opened for `request`."""

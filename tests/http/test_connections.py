@@ -169,10 +169,10 @@ def test_who_hangs_up_frees_the_engine(
     with Connection(port_of(live)) as connection:
         connection.send(post(embeddings("a", "b")))
         until(lambda: engine.num_waiting == 1, "it is in the engine")
-        assert turns.queued_tokens == turns.running_tokens > 0
+        assert turns.admission.num_tokens == turns.running_tokens > 0
         hang_up(connection)
         until(lambda: engine.num_cancelled == 1, "it is cancelled")
-    until(lambda: turns.queued_tokens == turns.running_tokens == 0, "its place is free")
+    until(lambda: turns.admission.num_tokens == turns.running_tokens == 0, "its place is free")
     until(lambda: gauge(live, "polyvec_bodies_bytes") == 0, "its body is forgotten")
     engine.go.set()
     assert serves(live)

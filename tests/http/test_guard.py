@@ -53,7 +53,7 @@ def test_an_answer_that_takes_too_long_is_504_and_the_engine_is_free(merged_floa
         response = embed(live, "a")
         assert (response.status_code, response.json()["code"]) == (504, "SERVICE_TIMEOUT")
         until(lambda: engine.num_cancelled == 1, "the engine is told")
-        assert live.service.lane(TASK).turns.queued_tokens == 0
+        assert live.service.lane(TASK).turns.admission.num_tokens == 0
         engine.go.set()
         assert embed(live, "a").status_code == 200
 
@@ -74,7 +74,9 @@ def test_a_full_queue_answers_at_once_without_the_body(merged_float32: Path) -> 
         assert int(reply.headers["retry-after"]) >= 1
         engine.go.set()
         assert first.reply().status == 200
-        until(lambda: not live.service.lane(TASK).turns.is_full, "there is room")
+        until(
+            lambda: live.service.lane(TASK).turns.admission.refusal("x", 1) is None, "there is room"
+        )
         assert embed(live, "a").status_code == 200
 
 
@@ -191,10 +193,10 @@ def test_thousands_of_texts_hold_up_one_text_for_no_more_than_its_share(
         turns, engine = server.live.service.lane(TASK).turns, server.engine
         many = pool.submit(embed, server.live, *["a"] * 2048, key=server.free)
         until(lambda: engine.num_waiting > 0, "the first pieces are in the engine")
-        num_ahead, queued = len(engine.pieces), turns.queued_tokens
+        num_ahead, queued = len(engine.pieces), turns.admission.num_tokens
         key = server.free if same_key else server.limited
         one = pool.submit(embed, server.live, "a", key=key)
-        until(lambda: turns.queued_tokens > queued, "the other text waits as well")
+        until(lambda: turns.admission.num_tokens > queued, "the other text waits as well")
         engine.go.set()
         assert one.result().status_code == 200
         assert many.result().status_code == 200

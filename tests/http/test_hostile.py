@@ -146,7 +146,7 @@ def test_the_server_serves_on(siege: Siege) -> None:
 def test_nothing_is_left_in_the_queue_or_in_memory(siege: Siege) -> None:
     figures = siege.live.client.get("/metrics").text
     for lane in siege.live.service.lanes.values():
-        assert (lane.turns.queued_tokens, lane.turns.running_tokens) == (0, 0)
+        assert (lane.turns.admission.num_tokens, lane.turns.running_tokens) == (0, 0)
     assert re.search(r"^polyvec_bodies_bytes 0(\.0)?$", figures, re.MULTILINE), figures
     assert siege.grown_bytes < MAX_GROWN_BYTES
 

@@ -43,7 +43,7 @@ def test_a_servers_variable_may_stand_beside_an_engines(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.com"])
 def test_without_keys_nothing_but_loopback_is_bound(host: str) -> None:
-    with pytest.raises(SettingsError, match="no keys.*polyvec keys add"):
+    with pytest.raises(SettingsError, match=r"no keys.*polyvec keys add"):
         load_server_settings({"host": host})
     assert load_server_settings({"host": host, "allow_no_keys": True}).host == host
 

@@ -1,0 +1,138 @@
+"""What may wait for an engine: bounded in tokens and in time, and shared by those who wait.
+
+Knows tokens and names of callers; not in which order they are served (`serving.turns`).
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from serving.errors import QueueFullError
+
+_MIN_RETRY_S = 1.0
+_MAX_RETRY_S = 60.0
+_UNKNOWN_SPEED_RETRY_S = 5.0
+# The time in which what is known of the engine's speed fades to 1/e, the least it is known from, and the
+# time without any news after which it is not known any more.
+_SPEED_MEMORY_S = 10.0
+_MIN_SPEED_S = 1.0
+_STALE_S = 60.0
+
+
+class Admission:
+    """Room for calls.
+
+    While there is room, whoever comes is let in. When there is none, a caller is let in that waits for less than
+    its share of the bounds: one caller's large call does not keep the others out.
+
+    Args:
+        max_tokens: of all calls that were let in.
+        max_wait_s: time that these may take, going by the speed at which work left lately.
+        free_tokens: as many as the engine takes at once; they do not wait.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int,
+        max_wait_s: float = math.inf,
+        free_tokens: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_tokens = max_tokens
+        self._max_wait_s = max_wait_s
+        self._free_tokens = free_tokens
+        self._held: Counter[str] = Counter()
+        self.speed: Speed = Speed(clock)
+        """How fast the engine is."""
+        self.num_tokens: int = 0
+        """Tokens of all calls that were let in and have not ended."""
+
+    @contextmanager
+    def place(self, caller: str, num_tokens: int) -> Iterator[None]:
+        """Room for a whole call, until it ends.
+
+        A call larger than the bounds is let in when nothing else is; otherwise it never could be.
+
+        Raises:
+            QueueFullError: there is no room; nothing was taken.
+        """
+        if (full := self.refusal(caller, num_tokens)) is not None:
+            raise full
+        self.num_tokens += num_tokens
+        self._held[caller] += num_tokens
+        try:
+            yield
+        finally:
+            self.num_tokens -= num_tokens
+            self._held[caller] -= num_tokens
+            if not self._held[caller]:
+                del self._held[caller]
+
+    def refusal(self, caller: str, num_tokens: int) -> QueueFullError | None:
+        """Why a call of `caller` would not be let in now, with the time in which it should be."""
+        if not self.num_tokens or not self._is_over(self.num_tokens + num_tokens):
+            return None
+        # What it would be if everybody who waits, waited for as much as this caller.
+        num_callers = len(self._held) + (caller not in self._held)
+        if not self._is_over((self._held[caller] + num_tokens) * num_callers):
+            return None
+        wait_s = self.speed.seconds_for(self.num_tokens)
+        room_s = _UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s / 2
+        return QueueFullError(
+            f"The queue is full: {self.num_tokens} tokens wait already. Try again later.",
+            retry_after_s=min(max(room_s, _MIN_RETRY_S), _MAX_RETRY_S),
+        )
+
+    def _is_over(self, num_tokens: int) -> bool:
+        if num_tokens > self._max_tokens:
+            return True
+        wait_s = self.speed.seconds_for(num_tokens)
+        return num_tokens > self._free_tokens and wait_s is not None and wait_s > self._max_wait_s
+
+
+class Speed:
+    """Tokens a second that leave the engine while it has more than it can take, the past fading.
+
+    Only then is it a measure of the engine; otherwise it would be one of its callers.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._since = clock()
+        self._last_full = self._since
+        self._is_full = False
+
+    def ended(self, num_tokens: int) -> None:
+        """`num_tokens` of the engine's were computed."""
+        self._pass_time()
+        if self._is_full:
+            self._tokens += num_tokens
+
+    def note(self, *, is_full: bool) -> None:
+        """Whether something waits from now on."""
+        self._pass_time()
+        self._is_full = is_full
+
+    def seconds_for(self, num_tokens: int) -> float | None:
+        """Seconds for `num_tokens`; None when the engine was not full long or lately enough to know."""
+        self._pass_time()
+        if self._seconds < _MIN_SPEED_S or self._tokens < 1:
+            return None
+        return num_tokens * self._seconds / self._tokens
+
+    def _pass_time(self) -> None:
+        now = self._clock()
+        if self._is_full:
+            kept = math.exp((self._since - now) / _SPEED_MEMORY_S)
+            self._tokens *= kept
+            self._seconds = self._seconds * kept + _SPEED_MEMORY_S * (1 - kept)
+            self._last_full = now
+        elif now - self._last_full > _STALE_S:
+            self._tokens = self._seconds = 0.0
+        self._since = now
