@@ -58,11 +58,17 @@ class PoolBatches:
         jobs, self._waiting = self._waiting, []
         loop = asyncio.get_running_loop()
         for batch in _batches(jobs):
-            if sum(job.token_embeddings.numel() for job in batch) <= _QUICK_VALUES:
-                _hand_out(batch, self._pool(batch))
-                continue
-            done = loop.run_in_executor(None, self._pool, batch)
+            is_quick = sum(job.token_embeddings.numel() for job in batch) <= _QUICK_VALUES
+            done: asyncio.Future[list[Pooled | PoolingError]] = (
+                loop.create_task(self._pool_here(batch))
+                if is_quick
+                else loop.run_in_executor(None, self._pool, batch)
+            )
             done.add_done_callback(partial(_deliver, batch))
+
+    async def _pool_here(self, batch: Sequence[_Job]) -> list[Pooled | PoolingError]:
+        # A task, so that a bug is kept for those who wait.
+        return self._pool(batch)
 
     def _pool(self, batch: Sequence[_Job]) -> list[Pooled | PoolingError]:
         return [self._pool_one(job) for job in batch]
@@ -93,10 +99,7 @@ def _deliver(batch: Sequence[_Job], done: "asyncio.Future[list[Pooled | PoolingE
         return
     # Only a bug raises; it is everybody's.
     bug = done.exception()
-    _hand_out(batch, [bug] * len(batch) if bug is not None else done.result())
-
-
-def _hand_out(batch: Sequence[_Job], results: Sequence[Pooled | BaseException]) -> None:
+    results = [bug] * len(batch) if bug is not None else done.result()
     for job, result in zip(batch, results, strict=True):
         if job.pooled.done():
             continue  # its caller has left

@@ -123,7 +123,7 @@ def test_what_the_engine_takes_at_once_is_never_refused_for_its_time() -> None:
     async def test() -> None:
         clock = Clock()
         admission, turns = slow_engine(clock, max_wait_s=1, free_tokens=100)
-        await saturate(turns, clock, num_tokens=100, seconds_each=1000)
+        await saturate(turns, clock, num_tokens=100, seconds_each=20)
         with admission.place("a", 50):
             assert admission.refusal("a", 50) is None
             assert admission.refusal("a", 51) is not None
@@ -135,7 +135,7 @@ def test_speed_that_was_seen_long_ago_is_forgotten() -> None:
     async def test() -> None:
         clock = Clock()
         admission, turns = slow_engine(clock, max_wait_s=1)
-        await saturate(turns, clock, num_tokens=100, seconds_each=1000)
+        await saturate(turns, clock, num_tokens=100, seconds_each=20)
         with admission.place("a", 50):
             assert admission.refusal("a", 50) is not None
             clock.now += 61

@@ -40,9 +40,13 @@ def texts(count: int) -> list[tuple[TextPrompt, torch.Tensor]]:
     return [(TextPrompt(of_one), fake_token_embeddings(of_one, 64)) for of_one in ids]
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
 def test_outputs_that_come_together_are_pooled_in_one_thread_in_order(
-    pooler: ExternalPooler,
+    pooler: ExternalPooler, monkeypatch: pytest.MonkeyPatch, is_quick: bool
 ) -> None:
+    if not is_quick:
+        monkeypatch.setattr("serving.engine.pool_batches._QUICK_VALUES", 0)
+
     async def scenario() -> None:
         batches = PoolBatches(pooler)
         pooled = await asyncio.gather(
@@ -50,7 +54,7 @@ def test_outputs_that_come_together_are_pooled_in_one_thread_in_order(
         )
         assert [num_tokens for _, num_tokens in calls] == list(range(2, 22))
         assert len({thread for thread, _ in calls}) == 1
-        assert threading.get_ident() not in {thread for thread, _ in calls}
+        assert (threading.get_ident() in {thread for thread, _ in calls}) == is_quick
         for (prompt, rows), got in zip(texts(20), pooled, strict=True):
             expected = pooler.pool(prompt, prompt.token_ids, rows, BOTH)
             assert got.token_ids == expected.token_ids
@@ -98,7 +102,12 @@ def test_one_that_cannot_be_pooled_or_is_no_longer_wanted_leaves_the_others_alon
     asyncio.run(scenario())
 
 
-def test_a_bug_in_pooling_reaches_everyone_who_waits(pooler: ExternalPooler) -> None:
+@pytest.mark.parametrize("quick_values", [0, 10**6])
+def test_a_bug_in_pooling_reaches_everyone_who_waits(
+    pooler: ExternalPooler, monkeypatch: pytest.MonkeyPatch, quick_values: int
+) -> None:
+    monkeypatch.setattr("serving.engine.pool_batches._QUICK_VALUES", quick_values)
+
     async def scenario() -> None:
         batches = PoolBatches(pooler)
         (prompt, rows), _ = texts(2)
