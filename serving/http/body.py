@@ -59,12 +59,12 @@ class Bodies:
 
     def take(self, num_bytes: int, num_before: int) -> None:
         """Count `num_bytes` more of a request that brought `num_before` already; see `Share.take`."""
-        if num_before + num_bytes > self._max_body_bytes:
+        if num_before + num_bytes > self._max_total_bytes:
             raise HttpError(
                 413,
                 "REQUEST_TOO_LARGE",
                 f"The files behind the URLs, or the pages of the PDF, have more than "
-                f"{self._max_body_bytes} bytes together. Send fewer at once.",
+                f"{self._max_total_bytes} bytes together. Send fewer at once.",
             )
         self.total_bytes += num_bytes
         if self.total_bytes > self._max_total_bytes and self.total_bytes > num_before + num_bytes:

@@ -125,6 +125,7 @@ def _unavailable() -> HttpError:
         "SERVICE_UNAVAILABLE",
         "The limits of this API key cannot be checked now. Try again.",
         retry_after_s=1,
+        reason="LIMITS_UNAVAILABLE",
     )
 
 
