@@ -69,6 +69,9 @@ class ServerSettings(EngineSettings):
     max_text_chars: Count = 4 * MIB
     """Characters of one text: what is tokenised before its tokens can be counted."""
 
+    max_request_chars: Count = 32 * MIB
+    """Characters of all texts of one request; those of token ids count as the text they stand for."""
+
     max_body_bytes: Count = 64 * MIB
     """Bytes of one request body."""
 
