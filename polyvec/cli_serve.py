@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -39,34 +40,49 @@ def serve(
         return await start_engine(directory, settings, num_engines=len(directories))
 
     tasks = list(directories)
-    run(
+    status = run(
         listener,
         directories,
         start,
         settings,
-        parallel=runs_on_cpu(),
+        may_overlap=runs_on_cpu,
         announce=Announce(
             bound=lambda bound: _print_settings(settings, models, tasks, bound),
             ready=lambda bound: _print_ready(settings, tasks, bound),
         ),
     )
+    raise typer.Exit(status)
 
 
 def _print_settings(
     settings: ServerSettings, models: Path, tasks: list[str], bound: "Bound"
 ) -> None:
-    """Everything that the server runs with; secrets print as asterisks."""
+    """Everything that the server runs with, but for user names and passwords in URLs."""
     print(f"polyvec serves {', '.join(tasks)} from {models} at {bound.url}")
-    for name, value in settings.model_dump(mode="json").items():
+    shown = settings.model_dump(mode="json")
+    shown["limits_storage"] = without_secrets(settings.limits_storage.get_secret_value())
+    if settings.otlp_endpoint is not None:
+        shown["otlp_endpoint"] = without_secrets(settings.otlp_endpoint)
+    for name, value in shown.items():
         print(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
     print("Loading the engines. They take requests when /health/ready says so.", flush=True)
+
+
+def without_secrets(url: str) -> str:
+    """Where `url` leads: without user, password and query, which can hold both."""
+    parts = urlsplit(url)
+    userinfo, at, place = parts.netloc.rpartition("@")
+    # An @ further on means that what stands before it is part of a password.
+    if "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}://***"
+    return f"{parts.scheme}://{'***' if userinfo else ''}{at}{place}{parts.path}"
 
 
 def _print_ready(settings: ServerSettings, tasks: list[str], bound: "Bound") -> None:
     task = "retrieval.query" if "retrieval" in tasks else tasks[0]
     task = "code.query" if task == "code" else task
     body = json.dumps({"model": settings.model_name, "task": task, "input": ["hello"]})
-    key = "" if settings.keys is None else ' -H "Authorization: Bearer $POLYVEC_KEY"'
+    key = "" if settings.keys is None else ' -H "Authorization: Bearer $API_KEY"'
     print("Ready. Try it:")
     print(
         f"  curl {bound.url}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'",

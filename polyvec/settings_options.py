@@ -26,14 +26,21 @@ def with_options(
 
     Args:
         settings: the class; its fields' docstrings are the options' help.
-        panels: headings in the help, of its own fields and of those it inherits; its own come first.
+        panels: headings in the help, of its own fields and of those it inherits; its own come first,
+            and those that only change an inherited one come last among them.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         written = settings.__annotations__
-        fields = sorted(settings.model_fields.items(), key=lambda item: item[0] not in written)
+        inherited = {
+            name for base in settings.__mro__[1:] for name in getattr(base, "__annotations__", {})
+        }
+        fields = sorted(
+            settings.model_fields.items(),
+            key=lambda item: (item[0] not in written, item[0] in inherited),
+        )
         options = [
             _option(name, field, panels[0] if name in written else panels[1])
             for name, field in fields
@@ -49,7 +56,9 @@ def with_options(
 def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind = _without_none(field.annotation)
-    help_ = f"{(field.description or '').strip()} {_default(field)}".replace("[", r"\[")
+    # On the command line nobody can write None.
+    description = (field.description or "").strip().replace("None is ", "default: ")
+    help_ = f"{description} {_default(field)}".replace("[", r"\[")
     value: Any = str
     metavar: str | None = _metavar(kind)
     if kind is bool:

@@ -72,6 +72,16 @@ class Life:
             return EngineDeadError(f"The engine did not embed its probe: {error}")
         return None
 
+    async def check(self, timeout_s: float) -> None:
+        """Die if the engine itself says that it is dead; an idle one is asked for nothing else."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._engine.check_health()
+        except (EngineDeadError, EngineStoppedError) as error:
+            self.die(error)
+        except (EngineError, TimeoutError):
+            return  # it says no more than that it is busy; probes tell
+
     def die(self, error: EngineError) -> None:
         """Fail every call in flight with `error`, now; a second call does nothing."""
         if self.death.done():

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 # A probe that waits behind a full queue takes a while; three intervals of complete silence are no queue.
 _UNRESPONSIVE_INTERVALS = 3
 _MAX_BACKOFF_S = 30.0
+# How long an idle engine may be dead and still be called ready.
+_MAX_TICK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,7 @@ class SupervisedEngine:
         """Ask whether the engine answers until it does not; why it is taken for dead."""
         probe = asyncio.create_task(life.probe(self._probe))
         tick_s = min(self._policy.probe_interval_s, self._policy.stall_timeout_s) / 4
+        tick_s = min(tick_s, _MAX_TICK_S)
         try:
             while True:
                 waiting_for: set[asyncio.Future[Any]] = {life.death}
@@ -240,6 +243,8 @@ class SupervisedEngine:
                     life.die(error)
                 elif life.silent_s() >= self._policy.stall_timeout_s:
                     life.die(_stalled(life.silent_s()))
+                else:
+                    await life.check(tick_s)
                 if life.death.done():
                     return life.death.result()
                 self._judge(life, probe)

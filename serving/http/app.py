@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.errors import QueueFullError
+from serving.errors import QueueFullError, SettingsError, TaskError
 from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue
 from serving.http.concurrency import Concurrency
@@ -25,7 +25,7 @@ from serving.http.embeddings import EmbeddingsRoute
 from serving.http.errors import HttpError
 from serving.http.fetch import Fetcher
 from serving.http.guard import Guard
-from serving.http.health import HEALTH_PATHS, health_routes
+from serving.http.health import HEALTH_PATHS, Loading, health_routes
 from serving.http.keys import open_door
 from serving.http.limits import RateLimits
 from serving.http.limits_storage import LimitsStorage
@@ -63,7 +63,11 @@ _PATHS = (
 
 @asynccontextmanager
 async def application(
-    service: Service, settings: ServerSettings, *, draining: Draining | None = None
+    service: Service,
+    settings: ServerSettings,
+    *,
+    draining: Draining | None = None,
+    loading: Loading | None = None,
 ) -> AsyncIterator[FastAPI]:
     """The application around `service`, until the block is left; `service` stays open.
 
@@ -71,15 +75,15 @@ async def application(
         service: what computes.
         settings: everything else.
         draining: switched on by whoever runs the application, when it is about to stop.
+        loading: switched off by whoever runs it, when what it loads besides engines is there.
 
     Raises:
-        SettingsError: the keys, the limits' storage, the default task or the endpoint of traces.
+        SettingsError: the keys, the default task, the limits' storage, the hosts to fetch from, or the
+            endpoint of traces.
     """
     draining = draining or Draining()
     door = open_door(settings.keys)
-    catalogue = Catalogue(
-        service, model_name=settings.model_name, default_task=settings.default_task
-    )
+    catalogue = _catalogue(service, settings)
     async with AsyncExitStack() as open_parts:
         storage = LimitsStorage(settings.limits_storage)
         open_parts.push_async_callback(storage.close)
@@ -109,7 +113,8 @@ async def application(
             ),
             bodies=bodies,
         )
-        app = _routes(desk, service, metrics, draining)
+        app = _routes(desk, service, metrics)
+        app.include_router(health_routes(service, draining, loading or Loading()))
         app.add_middleware(
             Edge,
             door=door,
@@ -120,6 +125,15 @@ async def application(
             draining=draining,
         )
         yield app
+
+
+def _catalogue(service: Service, settings: ServerSettings) -> Catalogue:
+    try:
+        return Catalogue(
+            service, model_name=settings.model_name, default_task=settings.default_task
+        )
+    except TaskError as error:
+        raise SettingsError(f"default_task cannot be served. {error}") from error
 
 
 def _page_pixels(service: Service) -> int:
@@ -133,7 +147,7 @@ def _guard(
     return Guard(
         bodies,
         RateLimits(storage),
-        # A place is held while a body arrives, its answer is computed, and it is sent.
+        # A place is held while a body arrives and its answer is computed.
         Concurrency(storage, lease_s=settings.upload_timeout_s + 2 * settings.request_timeout_s),
         refusal=partial(_refusal, list(service.lanes.values())),
         timeout_s=settings.request_timeout_s,
@@ -171,7 +185,7 @@ def _watch(metrics: Metrics, task: str, lane: Lane) -> None:
     turns.on_turn = partial(metrics.observe_batch, task)
 
 
-def _routes(desk: Desk, service: Service, metrics: Metrics, draining: Draining) -> FastAPI:
+def _routes(desk: Desk, service: Service, metrics: Metrics) -> FastAPI:
     app = FastAPI(
         title="polyvec",
         version=version("polyvec"),
@@ -209,7 +223,6 @@ def _routes(desk: Desk, service: Service, metrics: Metrics, draining: Draining) 
         include_in_schema=False,
     )
     app.include_router(listing_routes(desk.catalogue, service, desk.settings.max_text_tokens))
-    app.include_router(health_routes(service, draining))
     _add_own_pages(app, metrics, with_keys=desk.settings.keys is not None)
     return app
 

@@ -1,8 +1,10 @@
 """Whether the server lives, and whether it can answer.
 
-Live: the event loop runs. Ready: every engine answers, and the server is not on its way out.
+Live: the event loop runs. Ready: every engine answers, nothing else is still being loaded, and the server
+is not on its way out.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import APIRouter
@@ -18,6 +20,16 @@ READY_PATHS = ("/health/ready", "/health", "/ping")
 HEALTH_PATHS = (LIVE_PATH, *READY_PATHS)
 
 
+_LOADING = "What images need is still being loaded."
+
+
+@dataclass(slots=True)
+class Loading:
+    """Whether something besides engines is being loaded, without which first requests take seconds."""
+
+    is_on: bool = False
+
+
 class LiveAnswer(BaseModel):
     """The process answers."""
 
@@ -31,7 +43,7 @@ class ReadyAnswer(BaseModel):
     tasks: dict[str, str]
 
 
-def health_routes(service: Service, draining: Draining) -> APIRouter:
+def health_routes(service: Service, draining: Draining, loading: Loading) -> APIRouter:
     """The routes that orchestrators and load balancers poll."""
     router = APIRouter(tags=["health"])
 
@@ -42,6 +54,8 @@ def health_routes(service: Service, draining: Draining) -> APIRouter:
     async def ready() -> Response:
         """200 when every engine answers; 503 while one does not, or while the server is stopping."""
         reasons = await service.unready()
+        if loading.is_on:
+            reasons = dict.fromkeys(service.tasks, _LOADING) | reasons
         tasks = {task: reasons.get(task, "ready") for task in service.tasks}
         if draining.is_on:
             return _ready(ReadyAnswer(status="stopping", tasks=tasks), 503)

@@ -5,25 +5,35 @@ The one module that knows uvicorn and signals. It prints nothing.
 
 import asyncio
 import contextlib
+import logging
 import math
+import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 import uvloop
 
 from serving.engine.protocol import Engine
-from serving.errors import EngineError, SettingsError
+from serving.engine.thread import calls_go_on, in_own_thread
+from serving.errors import EngineError, PolyvecError, SettingsError
 from serving.http.app import application
 from serving.http.edge import Draining
+from serving.http.health import Loading
 from serving.http.logs import configure_logs
+from serving.http.open_files import raise_open_files
 from serving.http.protocol import ConnectionLimits, bounded_protocol
 from serving.images import preload
 from serving.service import Service
 from serving.settings import ServerSettings
+from serving.starts import Starts
+
+_log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _READY_POLL_S = 0.1
@@ -73,18 +83,23 @@ def run(
     start: Callable[[Path], Awaitable[Engine]],
     settings: ServerSettings,
     *,
-    parallel: bool,
+    may_overlap: Callable[[], bool],
     announce: Announce,
-) -> None:
+) -> int:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and return.
+
+    Does not return, but ends the process, when an engine's start hangs so that nothing can end it.
 
     Args:
         listener: made by `bind`, which comes first because it can fail at once; closed at the end.
         directories: the merged checkpoint of each task.
         start: starts an engine on one.
         settings: everything else.
-        parallel: start engines at once.
+        may_overlap: whether engines may start at once; asked when the server answers already.
         announce: told where the server listens, and when it is ready.
+
+    Returns:
+        The process's exit status: 0, or 128 and the signal's number when a second signal lost requests.
 
     Raises:
         CheckpointError: a directory cannot be served.
@@ -92,10 +107,34 @@ def run(
         EngineError: an engine did not come up, or did not stay up.
     """
     configure_logs(settings.server_log_level, settings.log_format)
-    with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(
-            _serve(directories, start, settings, listener, parallel=parallel, announce=announce)
-        )
+    raise_open_files(settings.max_connections)
+    failure: PolyvecError | None = None
+    try:
+        with contextlib.closing(listener), _loop() as runner:
+            starts = Starts(
+                start, may_overlap=may_overlap, timeout_s=settings.engine_start_timeout_s
+            )
+            status = runner.run(_serve(directories, starts, settings, listener, announce))
+    except PolyvecError as error:
+        failure, status = error, 1
+    if calls_go_on():
+        _leave(status, failure)
+    if failure is not None:
+        raise failure
+    return status
+
+
+def _loop() -> asyncio.Runner:
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _leave(status: int, failure: PolyvecError | None) -> NoReturn:
+    """Exit beside a thread that hangs: the interpreter's own end would wait for it, or crash."""
+    _log.error("%s A start that nothing can end is left to the system.", failure or "Stopped.")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -127,34 +166,37 @@ def bind(settings: ServerSettings) -> socket.socket:
 
 async def _serve(
     directories: Mapping[str, Path],
-    start: Callable[[Path], Awaitable[Engine]],
+    starts: Starts,
     settings: ServerSettings,
     listener: socket.socket,
-    *,
-    parallel: bool,
     announce: Announce,
-) -> None:
+) -> int:
     bound = Bound(settings.host, listener.getsockname()[1])
-    stop = _Stop(settings)
-    service = Service.supervised(
-        directories, start, settings, parallel=parallel, on_give_up=stop.give_up
-    )
-    try:
-        async with application(service, settings, draining=stop.draining) as app:
-            server = _Server(uvicorn_config(app, settings))
-            with stop.on_signals(server):
+    stop, loading = _Stop(settings), Loading(is_on=True)
+    # Until the engines are closed: a signal must not leave their processes behind.
+    with stop.on_signals():
+        service = Service.supervised(
+            directories, starts.start, settings, parallel=True, on_give_up=stop.give_up
+        )
+        try:
+            async with application(
+                service, settings, draining=stop.draining, loading=loading
+            ) as app:
+                # Whatever is wrong with the settings has been said; only now anything slow begins.
                 announce.bound(bound)
-                watching = asyncio.create_task(_announce_ready(service, bound, announce))
+                starts.allow()
+                watching = asyncio.create_task(_watch(service, loading, bound, announce))
                 try:
-                    await server.serve(sockets=[listener])
+                    await stop.served(_Server(uvicorn_config(app, settings)), listener)
                 finally:
                     watching.cancel()
-    finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await service.close()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await service.close()
     if stop.failure is not None:
         raise stop.failure
+    return stop.status
 
 
 def uvicorn_config(app: object, settings: ServerSettings) -> uvicorn.Config:
@@ -196,48 +238,73 @@ class _Stop:
     def __init__(self, settings: ServerSettings) -> None:
         self.draining = Draining()
         self.failure: EngineError | None = None
+        self.status = 0
         self._delay_s = settings.drain_delay_s
+        self._asked_by: signal.Signals | None = None
+        self._is_over = False
+        self._forced_by: signal.Signals | None = None
         self._server: _Server | None = None
 
     @contextlib.contextmanager
-    def on_signals(self, server: _Server) -> Iterator[None]:
-        """End `server` on SIGTERM and SIGINT, within the block; a second signal ends it at once."""
-        self._server = server
+    def on_signals(self) -> Iterator[None]:
+        """Listen to SIGTERM and SIGINT within the block: one drains the server, a second ends it at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked)
+            loop.add_signal_handler(number, self._asked, number)
         try:
-            if self.failure is not None:
-                server.should_exit = True
             yield
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+    async def served(self, server: _Server, listener: socket.socket) -> None:
+        """Serve with `server` until it is asked to end, and has."""
+        self._server = server
+        self._end()
+        await server.serve(sockets=[listener])
+        if self._forced_by is not None and server.server_state.tasks:
+            _log.error(
+                "A second signal ended the server with %d requests unanswered.",
+                len(server.server_state.tasks),
+            )
+            self.status = 128 + self._forced_by
+
     def give_up(self, task: str, error: EngineError) -> None:
         """End the server because the engine of `task` cannot be had."""
         if self.failure is None:
             self.failure = type(error)(f"The engine of {task} is given up: {error}")
-        self.draining.is_on = True
-        if self._server is not None:
-            self._server.should_exit = True
+        self._exit()
 
-    def _asked(self) -> None:
-        assert self._server is not None
-        if self.draining.is_on:
-            self._server.should_exit = self._server.force_exit = True
-            return
-        self.draining.is_on = True
-        asyncio.get_running_loop().call_later(self._delay_s, self._exit)
+    def _asked(self, number: signal.Signals) -> None:
+        if self._asked_by is None:
+            self._asked_by = number
+            self.draining.is_on = True
+            asyncio.get_running_loop().call_later(self._delay_s, self._exit)
+        elif self._forced_by is None:
+            self._forced_by = number
+            self._exit()
 
     def _exit(self) -> None:
-        assert self._server is not None
-        self._server.should_exit = True
+        self.draining.is_on = self._is_over = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.should_exit |= self._is_over
+            self._server.force_exit |= self._forced_by is not None
 
 
-async def _announce_ready(service: Service, bound: Bound, announce: Announce) -> None:
+async def _watch(service: Service, loading: Loading, bound: Bound, announce: Announce) -> None:
+    """Load what images need once every engine is up, and announce that all is ready."""
     while await service.unready():
         await asyncio.sleep(_READY_POLL_S)
     # Not beside the engines' start, which imports the same library in threads of its own.
-    await asyncio.to_thread(preload)
+    preloading = asyncio.create_task(in_own_thread(preload))
+    try:
+        await asyncio.wait({preloading})
+    finally:
+        preloading.cancel()
+    if (error := preloading.exception()) is not None:
+        _log.error("What images need cannot be loaded; texts are served.", exc_info=error)
+    loading.is_on = False
     announce.ready(bound)

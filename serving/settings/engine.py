@@ -55,7 +55,7 @@ class EngineSettings(BaseSettings):
     """Memory of the attention cache on a CPU; None is two prompts of the longest length."""
 
     compile: bool | None = None
-    """Let the engine compile and capture the model; None compiles on a GPU and not on a CPU."""
+    """Let the engine compile and capture the model; None is yes on a GPU and no on a CPU."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "ERROR"
     """What the engine's own processes log."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError as SourceError
 
 from serving.errors import SettingsError
 from serving.manifest import Dtype
@@ -44,6 +45,10 @@ def _build(kind: type[S], given: Mapping[str, Any]) -> S:
 def _checked(kind: type[S], given: Mapping[str, Any]) -> S:
     try:
         return kind(**given)
+    except SourceError as error:
+        raise SettingsError(
+            f"A {PREFIX} variable in the environment cannot be read: {error}."
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if not first["loc"]:

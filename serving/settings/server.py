@@ -8,8 +8,8 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from serving.settings.engine import PREFIX, EngineSettings
 
@@ -18,6 +18,18 @@ Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 MIB = 1024 * 1024
+
+
+def _split(value: object) -> object:
+    """`a,b`, as in the environment, or a list of such, as from repeated flags, in its parts."""
+    match value:
+        case str():
+            return [part.strip() for part in value.split(",") if part.strip()]
+        case list():
+            parts = [_split(item) if isinstance(item, str) else [item] for item in value]
+            return [part for found in parts if isinstance(found, list) for part in found]
+        case _:
+            return value
 
 
 class ServerSettings(EngineSettings):
@@ -76,7 +88,8 @@ class ServerSettings(EngineSettings):
     """Bytes of one request body."""
 
     max_bodies_bytes: Count = 512 * MIB
-    """Bytes of all request bodies in memory at once; past it requests are answered 503."""
+    """Bytes of all bodies, fetched files and rendered pages in memory at once; past it requests are
+    answered 503."""
 
     max_image_bytes: Count = 8 * MIB
     """Bytes of one encoded image."""
@@ -99,16 +112,16 @@ class ServerSettings(EngineSettings):
     pdf_processes: Count = 2
     """PDFs rendered at once, each in a process of its own."""
 
-    # Fetching images by URL
+    # Fetching images by URL. Without NoDecode, lists in the environment would have to be JSON.
 
     fetch_urls: bool = True
     """Fetch images and PDFs that are given as http(s) URLs."""
 
-    fetch_hosts: tuple[str, ...] = ()
-    """Only these hosts, and hosts under `*.example.com`; empty allows every public host."""
+    fetch_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Only these hosts, with commas between; `*.example.com` is all below it; empty is every public host."""
 
-    fetch_private_networks: tuple[Network, ...] = ()
-    """Networks that may be fetched from although they are not public, such as `10.1.0.0/16`."""
+    fetch_private_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Networks, with commas between, that are fetched from although not public, as `10.1.0.0/16`."""
 
     fetch_timeout_s: Seconds = 10.0
     """Time for one fetch, redirects included."""
@@ -122,7 +135,8 @@ class ServerSettings(EngineSettings):
     # Time and load
 
     request_timeout_s: Seconds = 300.0
-    """A request's deadline, from its last byte to the last byte of its answer; then 504."""
+    """A request's deadline, from its last byte to its answer being ready; then 504. A client may take as
+    long again to read the answer."""
 
     upload_timeout_s: Seconds = 60.0
     """Time for a client to send a whole request."""
@@ -149,6 +163,9 @@ class ServerSettings(EngineSettings):
 
     drain_timeout_s: Seconds = 60.0
     """After that, time for accepted requests to be answered."""
+
+    engine_start_timeout_s: Seconds = 1800.0
+    """An engine that has not come up within this is given up, or started again if it once was up."""
 
     probe_interval_s: Seconds = 5.0
     """An engine that has answered nothing for this long is asked for one token."""
