@@ -1,3 +1,5 @@
+import ipaddress
+
 import pytest
 
 from serving import EngineSettings, SettingsError
@@ -51,3 +53,31 @@ def test_without_keys_nothing_but_loopback_is_bound(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
 def test_loopback_needs_no_keys(host: str) -> None:
     assert ServerSettings(host=host).keys is None
+
+
+@pytest.mark.parametrize("value", ["a.example, *.b.example", "a.example,*.b.example,"])
+def test_lists_in_the_environment_have_commas(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("POLYVEC_FETCH_HOSTS", value)
+    monkeypatch.setenv("POLYVEC_FETCH_PRIVATE_NETWORKS", "10.0.0.0/8,fd00::/8")
+    settings = load_server_settings({})
+    assert settings.fetch_hosts == ("a.example", "*.b.example")
+    assert settings.fetch_private_networks == (
+        ipaddress.ip_network("10.0.0.0/8"),
+        ipaddress.ip_network("fd00::/8"),
+    )
+
+
+def test_lists_may_be_flags_commas_or_both() -> None:
+    settings = load_server_settings({"fetch_hosts": ["a.example,b.example", "c.example"]})
+    assert settings.fetch_hosts == ("a.example", "b.example", "c.example")
+
+
+def test_an_empty_list_in_the_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYVEC_FETCH_HOSTS", "")
+    assert load_server_settings({}).fetch_hosts == ()
+
+
+def test_a_network_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYVEC_FETCH_PRIVATE_NETWORKS", "10.0.0.0/8,intranet")
+    with pytest.raises(SettingsError, match=r"POLYVEC_FETCH_PRIVATE_NETWORKS.*'intranet'"):
+        load_server_settings({})

@@ -37,6 +37,7 @@ class ScriptedEngine:
         self.answers = asyncio.Event()
         self.answers.set()
         self.is_dead = False
+        self.says_so = True
         self.ignores_cancelling = False
         self.probe_value = 1.0
         self.num_probes = 0
@@ -66,7 +67,8 @@ class ScriptedEngine:
         return Pooled(prompt.token_ids, torch.tensor([value]), None)
 
     async def check_health(self) -> None:
-        return
+        if self.is_dead and self.says_so:
+            raise EngineDeadError("The core died.")
 
     async def close(self) -> None:
         self.is_closed = True
@@ -212,10 +214,48 @@ def test_an_idle_engine_that_died_is_found_by_its_probe(run) -> None:
     async def scenario() -> None:
         async with stage() as seen:
             await seen.until(EngineState.READY)
+            seen.inner.says_so = False
             seen.inner.die()
             await seen.until(EngineState.DEAD)
             await seen.until(EngineState.READY)
             assert len(seen.started) == 2
+
+    run(scenario())
+
+
+def test_an_idle_engine_that_says_it_is_dead_is_replaced_before_it_is_probed(run) -> None:
+    async def scenario() -> None:
+        async with stage(RestartPolicy(3600, 3600, 1, 900)) as seen:
+            await seen.until(EngineState.READY)
+            first = seen.inner
+            first.is_dead = True
+            await seen.until(EngineState.DEAD)
+            await seen.until(EngineState.READY)
+            assert first.num_probes == 1
+            assert seen.inner is not first
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ignored", ["busy", "hanging"])
+def test_an_engine_that_does_not_say_how_it_is_stays(run, ignored: str) -> None:
+    async def scenario() -> None:
+        async with stage() as seen:
+            await seen.until(EngineState.READY)
+            num_asked = 0
+
+            async def check_health() -> None:
+                nonlocal num_asked
+                num_asked += 1
+                if ignored == "hanging":
+                    await asyncio.Event().wait()
+                raise EngineError("Busy.")
+
+            seen.inner.check_health = check_health
+            while num_asked < 3:
+                await asyncio.sleep(0.005)
+            assert len(seen.started) == 1
+            assert EngineState.DEAD not in seen.states
 
     run(scenario())
 
