@@ -3,6 +3,7 @@
     PolyvecError
     ├── CheckpointError    the directory is not a merged checkpoint that can be served
     ├── InputError         one input cannot be embedded; names it and says why
+    │   └── ForeignInputError  so says the engine, in words that are not polyvec's
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
     ├── QueueFullError     too much is waiting already; try again later
@@ -40,6 +41,22 @@ class InputError(PolyvecError, ValueError):
     def at(self, index: int) -> "InputError":
         """The same error, naming the input's position in its list."""
         return InputError(self.reason, index=index)
+
+
+class ForeignInputError(InputError):
+    """One input that the engine refused; `reason` is in its words, which may hold anything.
+
+    Attributes:
+        origin: class of the error that the engine raised.
+    """
+
+    def __init__(self, reason: str, *, origin: str, index: int | None = None) -> None:
+        super().__init__(reason, index=index)
+        self.origin = origin
+
+    def at(self, index: int) -> "ForeignInputError":
+        """The same error, naming the input's position in its list."""
+        return ForeignInputError(self.reason, origin=self.origin, index=index)
 
 
 class TaskError(PolyvecError, ValueError):

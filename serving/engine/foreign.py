@@ -1,7 +1,13 @@
 """vLLM's errors in polyvec's terms, in one table."""
 
 from pooling import PoolingError
-from serving.errors import EngineDeadError, EngineError, InputError, PolyvecError
+from serving.errors import (
+    EngineDeadError,
+    EngineError,
+    ForeignInputError,
+    InputError,
+    PolyvecError,
+)
 
 # By class name along the error's ancestry, most specific first. Names, unlike classes, can be read
 # without importing vLLM, and stand for the same thing in every release since 0.26.
@@ -11,11 +17,13 @@ _TABLE: dict[str, type[PolyvecError]] = {
     "VLLMServerError": EngineError,
     "EngineGenerateError": EngineError,
     "VLLMNotFoundError": EngineError,
-    "VLLMClientError": InputError,
-    "VLLMValidationError": InputError,
+    "VLLMClientError": ForeignInputError,
+    "VLLMValidationError": ForeignInputError,
     "VLLMError": EngineError,
+    # What the engine computed is not the client's fault.
+    "NonFiniteError": EngineError,
     "PoolingError": InputError,
-    "ValueError": InputError,
+    "ValueError": ForeignInputError,
 }
 
 
@@ -39,4 +47,8 @@ def translate(error: Exception) -> PolyvecError:
     ours = _TABLE[next((name for name in names if name in _TABLE), names[0])]
     detail = str(error) or type(error).__name__
     cause = error.__cause__
-    return ours(f"{detail} ({cause})" if cause is not None and str(cause) else detail)
+    if cause is not None and str(cause):
+        detail = f"{detail} ({cause})"
+    if ours is ForeignInputError:
+        return ForeignInputError(detail, origin=type(error).__name__)
+    return ours(detail)

@@ -4,6 +4,8 @@ The shape is the public API's: `detail` always, `code`, `request_id`, for 422 `e
 `error` object beside them. Knows the service's errors; not requests, routes or FastAPI.
 """
 
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import orjson
 from serving.errors import (
     CheckpointError,
     EngineError,
+    ForeignInputError,
     InputError,
     QueueFullError,
     SettingsError,
@@ -19,6 +22,12 @@ from serving.errors import (
 )
 
 INVALID = "invalid_request_error"
+
+_log = logging.getLogger(__name__)
+
+# The engine quotes what it complains of, and names files.
+_QUOTED = re.compile(r"""['"`<\[{/\\\n].*""", re.DOTALL)
+_MAX_FOREIGN_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,16 @@ def invalid(field: str, message: str, kind: str = "value_error") -> HttpError:
     )
 
 
+def invalid_input(field: str, error: InputError) -> HttpError:
+    """422 for the input at `field`; what the engine said of it is for the log only."""
+    reason = error.reason
+    if isinstance(error, ForeignInputError):
+        said = _QUOTED.sub("", reason).strip()[:_MAX_FOREIGN_CHARS]
+        _log.warning("The engine refused an input: %s: %s", error.origin, said)
+        reason = "The engine refused this input."
+    return invalid(field, reason, "input_error")
+
+
 def from_polyvec(error: Exception) -> HttpError | None:
     """A known error of the service as an answer; None for what nobody expected."""
     match error:
@@ -103,8 +122,7 @@ def from_polyvec(error: Exception) -> HttpError | None:
                 reason="ENGINE_UNAVAILABLE",
             )
         case InputError():
-            where = "input" if error.index is None else f"input.{error.index}"
-            return invalid(where, error.reason, "input_error")
+            return invalid_input("input" if error.index is None else f"input.{error.index}", error)
         case TaskError():
             return invalid("body", str(error), "option_error")
         case CheckpointError() | SettingsError():

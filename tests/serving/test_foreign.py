@@ -2,9 +2,11 @@ import inspect
 
 import pytest
 
-from pooling import NonFiniteError
+from pooling import NonFiniteError, VisionMarkerError
 from serving import EngineDeadError, EngineError, InputError
 from serving.engine.foreign import _TABLE, foreign_errors, translate
+from serving.errors import ForeignInputError
+from serving.http.errors import from_polyvec
 
 
 @pytest.mark.engine
@@ -30,14 +32,33 @@ def test_the_clients_fault_and_the_engines_are_told_apart() -> None:
     from vllm.exceptions import QueueOverflowError, VLLMValidationError
     from vllm.v1.engine.exceptions import EngineDeadError as DeadError
 
-    assert type(translate(VLLMValidationError("too long"))) is InputError
+    assert type(translate(VLLMValidationError("too long"))) is ForeignInputError
     assert type(translate(DeadError())) is EngineDeadError
     overflow = QueueOverflowError.__new__(QueueOverflowError)
     assert type(translate(overflow)) is EngineError
 
 
-def test_a_vector_that_is_not_finite_is_that_inputs_error() -> None:
-    assert type(translate(NonFiniteError("3 values are NaN"))) is InputError
+def test_a_vector_that_is_not_finite_is_the_engines_fault() -> None:
+    assert type(translate(NonFiniteError("3 values are NaN"))) is EngineError
+
+
+def test_a_span_that_cannot_be_pooled_is_that_inputs_error_in_our_own_words() -> None:
+    assert type(translate(VisionMarkerError("two images"))) is InputError
+
+
+def test_what_the_engine_refuses_is_told_in_full_here_and_not_over_http(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = translate(ValueError("Prompt of 9 tokens 'my secret' in /srv/models"))
+    assert isinstance(error, ForeignInputError)
+    assert str(error.at(3)) == "Input 3: Prompt of 9 tokens 'my secret' in /srv/models"
+    with caplog.at_level("WARNING"):
+        answer = from_polyvec(error.at(3))
+    assert answer is not None
+    assert (answer.status, answer.detail) == (422, "input.3: The engine refused this input.")
+    assert [record.getMessage() for record in caplog.records] == [
+        "The engine refused an input: ValueError: Prompt of 9 tokens"
+    ]
 
 
 def test_the_cause_is_told_too() -> None:
