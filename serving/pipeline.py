@@ -4,7 +4,6 @@ The one path that the Python API, HTTP and batch jobs share. Knows the Engine pr
 implementations; knows no wire format.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
@@ -15,6 +14,7 @@ from serving.errors import InputError, TaskError
 from serving.images import ImageLimits, count_image_tokens, measure_image
 from serving.inputs import Input, PageImage, Text
 from serving.manifest import Manifest
+from serving.preparing import in_preparing_thread
 from serving.prompts import Prompter
 from serving.together import together
 from serving.turns import Flow, TurnQueue
@@ -138,7 +138,7 @@ class Pipeline:
         if _is_quick(inputs):
             return self._prepare(inputs, request)
         # Tokenising uses all cores outside the interpreter's lock, and measuring reads files.
-        return await asyncio.to_thread(self._prepare, inputs, request)
+        return await in_preparing_thread(lambda: self._prepare(inputs, request))
 
     async def prepare_chunks(self, chunks: Sequence[Text], request: Request) -> Prepared:
         """Late chunking: all `chunks` as one prompt, with a span for each.
@@ -148,8 +148,8 @@ class Pipeline:
             InputError: a chunk has no tokens, or none is left of it after cutting.
         """
         self.check(request)
-        prompt = await asyncio.to_thread(
-            self._prompter.chunked_prompt, chunks, prompt_name=request.prompt_name
+        prompt = await in_preparing_thread(
+            lambda: self._prompter.chunked_prompt(chunks, prompt_name=request.prompt_name)
         )
         fitted = _fit_chunks(prompt, self._max_length(request.max_length), request)
         return Prepared((fitted,), (len(fitted.token_ids),), request)

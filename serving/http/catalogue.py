@@ -8,6 +8,10 @@ from serving.service import Lane, Service
 
 PUBLIC_NAME = "jina-embeddings-v4"
 PUBLIC_DEFAULT_TASK = "text-matching"
+PAIR_DEFAULT_TASK = "retrieval"
+
+# In the public API these always come with the side that a text is on.
+_SIDED_TASKS = ("retrieval", "code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,9 @@ class Catalogue:
     def __init__(self, service: Service, *, model_name: str, default_task: str | None) -> None:
         self._service = service
         self._default_task = default_task or PUBLIC_DEFAULT_TASK
+        pair_task = PAIR_DEFAULT_TASK if default_task is None else self._split(default_task)[0]
+        only = next(iter(service.lanes)) if len(service.lanes) == 1 else None
+        self._default_pair_task = pair_task if pair_task in service.lanes else only
         manifests = [lane.manifest for lane in service.lanes.values()]
         own = [name for manifest in manifests for name in _spellings(manifest.model)]
         self.names: tuple[str, ...] = tuple(
@@ -42,7 +49,7 @@ class Catalogue:
 
     @property
     def public_tasks(self) -> list[str]:
-        """The tasks of the public API that are served here."""
+        """The tasks that requests for vectors may name here, as the public API spells them."""
         return [
             public
             for task, lane in self._service.lanes.items()
@@ -62,33 +69,51 @@ class Catalogue:
         """
         if not self.knows(model):
             raise self._unknown_model()
-        wanted = task or model.partition(":")[2] or None
+        wanted = (model.partition(":")[2] or None) if task is None else task
         if wanted is None:
             return self._default()
-        try:
-            return self._choice(wanted)
-        except TaskError as error:
-            raise invalid("task", str(error), "task_not_served") from error
+        if wanted not in self.public_tasks:
+            raise _not_served(self.public_tasks)
+        return self._choice(wanted)
 
-    def pair(self, model: str, task: str) -> Lane:
-        """The lane whose vectors rank documents, by the name of its adapter.
+    def pair(self, model: str, task: str | None) -> Lane:
+        """The lane whose vectors rank documents: the adapter's in `task`, in `model`, or the default.
 
         Raises:
-            HttpError: 400 for an unknown model, 422 for a task that is not served.
+            HttpError: 400 for an unknown model, 422 for a task that is not served, or where none is
+                named and there is no default.
         """
-        if not self.knows(model):
+        lanes = self._service.lanes
+        name, _, suffix = model.partition(":")
+        if not self.knows(model) and not (name in self.names and suffix in lanes):
             raise self._unknown_model()
-        try:
-            return self._service.lane(task)
-        except TaskError as error:
-            raise invalid("task", str(error), "task_not_served") from error
+        if task is None:
+            task = self._split(suffix)[0] if suffix else self._default_pair_task
+        if task is None:
+            raise invalid(
+                "task",
+                "No task was named, and no default is served here. "
+                f"Name one of {self._service.tasks}, in `task` or as `MODEL:TASK`.",
+                "task_missing",
+            )
+        if task not in lanes:
+            raise _not_served(self._service.tasks)
+        return lanes[task]
+
+    def _split(self, public: str) -> tuple[str, str]:
+        """The adapter and the side in the name of a task; the side may be empty."""
+        # An adapter's own name may have dots in it.
+        if public in self._service.lanes or "." not in public:
+            return public, ""
+        task, _, prompt = public.rpartition(".")
+        return task, prompt
 
     def _choice(self, public: str) -> Choice:
-        task, _, prompt = public.partition(".")
+        task, prompt = self._split(public)
         lane = self._service.lane(task)
         if prompt:
             lane.prompter.prefix(prompt)
-        elif task != PUBLIC_DEFAULT_TASK and len(lane.manifest.prompts) > 1:
+        elif task in _SIDED_TASKS and len(lane.manifest.prompts) > 1:
             raise TaskError(
                 f"The task {task!r} has a side: ask for one of {_public_tasks(task, list(lane.manifest.prompts))}."
             )
@@ -114,6 +139,10 @@ class Catalogue:
         )
 
 
+def _not_served(tasks: list[str]) -> HttpError:
+    return invalid("task", f"This task is not served here. Name one of {tasks}.", "task_not_served")
+
+
 def _spellings(name: str) -> tuple[str, ...]:
     """A model's name with and without its publisher."""
     return (name, name.rpartition("/")[2])
@@ -121,4 +150,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 def _public_tasks(task: str, prompts: list[str]) -> list[str]:
     # Both sides of text matching get the same prefix, so the public API knows no sides of it.
-    return [task] if task == PUBLIC_DEFAULT_TASK else [f"{task}.{prompt}" for prompt in prompts]
+    if task == PUBLIC_DEFAULT_TASK:
+        return [task]
+    sides = [f"{task}.{prompt}" for prompt in prompts]
+    return sides if task in _SIDED_TASKS else [task, *sides]

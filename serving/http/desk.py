@@ -1,8 +1,10 @@
 """What the routes that compute share: who lets requests in, what opens their inputs, who runs them."""
 
+import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from serving.engine.protocol import Outcome
 from serving.http.answer import Answer
@@ -10,7 +12,7 @@ from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue
 from serving.http.errors import invalid
 from serving.http.guard import Admitted, Guard
-from serving.http.sources import Sources, counts_of
+from serving.http.sources import Source, Sources, counts_of
 from serving.http.stages import Stage
 from serving.http.visit import Visit
 from serving.http.wire.items import Item
@@ -19,6 +21,14 @@ from serving.pipeline import Prepared
 from serving.service import Lane
 from serving.settings import ServerSettings
 from serving.turns import Flow
+
+Call = TypeVar("Call")
+
+# A millisecond or two of JSON.
+_QUICK_BODY_BYTES = 1024 * 1024
+
+# With `truncate` more may come than are kept.
+_IDS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +50,43 @@ class Desk:
             max_image_bytes=self.settings.max_image_bytes,
             max_pdf_bytes=self.settings.max_pdf_bytes,
             max_text_chars=self.settings.max_text_chars,
+            max_token_ids=_IDS_PER_TOKEN * self.settings.max_text_tokens,
+            max_request_chars=self.settings.max_request_chars,
         )
+
+    async def parsed(self, admitted: Admitted, parse: Callable[[bytes, BodyLimits], Call]) -> Call:
+        """The call behind the body; other requests have their turn while a large one is read.
+
+        Raises:
+            HttpError: 422; names what is wrong.
+        """
+        if len(admitted.body) <= _QUICK_BODY_BYTES:
+            return parse(admitted.body, self.body_limits)
+        return await asyncio.to_thread(parse, admitted.body, self.body_limits)
+
+    async def open(self, admitted: Admitted, lane: Lane, items: Sequence[Item]) -> list[Source]:
+        """The inputs behind `items`; see `Sources.open`."""
+        return await self.sources.open(
+            items,
+            lane.prompter,
+            admitted.visit.stages,
+            admitted.share,
+            max_chars=self.settings.max_request_chars,
+        )
+
+    def max_length(self, lane: Lane) -> int:
+        """Tokens that a text of `lane` may have."""
+        return min(self.settings.max_text_tokens, lane.engine.max_tokens)
 
     def note(self, visit: Visit, task: str, items: Sequence[Item]) -> None:
         """Remember what was asked for, also when it fails."""
         visit.task = task
         visit.inputs = counts_of(items)
 
-    async def run(self, admitted: Admitted, lane: Lane, prepared: Prepared) -> list[Outcome]:
-        """Charge for `prepared`, and embed it when its turns come.
+    async def run(
+        self, admitted: Admitted, lane: Lane, prepared: Prepared, *, field: str = "input"
+    ) -> list[Outcome]:
+        """Charge for `prepared`, and embed it when its turns come; `field` has most of the inputs.
 
         Raises:
             HttpError: the caller's tokens are used up, or it asks for too many multi-vectors.
@@ -59,7 +97,7 @@ class Desk:
         bound = self.settings.max_multivector_tokens
         if prepared.request.want.multi and num_tokens > bound:
             raise invalid(
-                "input",
+                field,
                 f"Multi-vectors of {num_tokens} tokens were asked for; one request gets at most "
                 f"{bound}, as each token is a vector. Send fewer inputs at once.",
                 "too_many_tokens",

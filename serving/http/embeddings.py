@@ -46,15 +46,13 @@ class EmbeddingsRoute:
             stages = admitted.visit.stages
             with stages.measure(Stage.PARSE):
                 output = negotiate(request.headers.get("accept"))
-                call = parse_embeddings(admitted.body, self._desk.body_limits)
+                call = await self._desk.parsed(admitted, parse_embeddings)
                 if isinstance(output, Octets):
                     check_octets(call)
                 choice = self._desk.catalogue.choose(call.model, call.task)
                 self._desk.note(admitted.visit, choice.task, call.items)
                 _check_dimensions(call, choice)
-            sources = await self._desk.sources.open(
-                call.items, choice.lane.prompter, stages, admitted.share
-            )
+            sources = await self._desk.open(admitted, choice.lane, call.items)
             admitted.visit.inputs = counts_of(call.items, sources)
             with stages.measure(Stage.PREPARE):
                 prepared = await self._prepared(call, choice, sources)
@@ -82,7 +80,7 @@ class EmbeddingsRoute:
         request = PipelineRequest(
             want=Want(single=not call.multi, multi=call.multi, normalized=call.normalized),
             prompt_name=choice.prompt_name,
-            max_length=self._desk.settings.max_text_tokens,
+            max_length=self._desk.max_length(choice.lane),
             too_long="cut" if call.truncate else "refuse",
             dim=call.dimensions,
         )

@@ -72,7 +72,11 @@ def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int)
             id=name,
             created=created,
             owned_by=manifest.model,
-            context_length=min(max_text_tokens, manifest.max_text_tokens),
+            context_length=min(
+                max_text_tokens,
+                manifest.max_text_tokens,
+                *(lane.engine.max_tokens for lane in service.lanes.values()),
+            ),
             dimensions=manifest.hidden_size,
             matryoshka_dimensions=list(manifest.matryoshka_dims),
             multivector_dimensions=manifest.multi_vector_dim,

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from torch import Tensor
 
 from pooling import maxsim, maxsim_scores
-from serving.engine.protocol import Want
+from serving.engine.protocol import Outcome, Pooled, Want
 from serving.errors import InputError
 from serving.http.answer import JSON
 from serving.http.desk import Desk
-from serving.http.embeddings import counts_of_tokens, usage_of
-from serving.http.errors import invalid
+from serving.http.embeddings import counts_of_tokens, raise_first, usage_of
+from serving.http.errors import HttpError, invalid_input
 from serving.http.guard import Admitted
 from serving.http.stages import Stage
 from serving.http.wire.answer_parts import Usage
@@ -40,6 +40,21 @@ class _Field:
     is_list: bool
     prompt_name: str | None
 
+    def pooled(self, outcomes: Sequence[Outcome]) -> list[Pooled]:
+        """All vectors of the field.
+
+        Raises:
+            HttpError: 422; an input failed in the engine.
+        """
+        try:
+            return pooled_or_raise(outcomes, name_index=True)
+        except InputError as error:
+            raise self.refusal(error) from error
+
+    def refusal(self, error: InputError) -> HttpError:
+        """422 for one of the inputs."""
+        return invalid_input(f"{self.name}.{error.index}" if self.is_list else self.name, error)
+
 
 class RankingRoutes:
     """Answers `POST /v1/rerank` and `POST /v1/score`."""
@@ -57,7 +72,7 @@ class RankingRoutes:
         async with self._desk.guard.admit(request) as admitted:
             stages = admitted.visit.stages
             with stages.measure(Stage.PARSE):
-                call = parse_rerank(admitted.body, self._desk.body_limits)
+                call = await self._desk.parsed(admitted, parse_rerank)
             (query,), documents, usage = await self._vectors(
                 admitted, call, ("query", (call.query,), False), ("documents", call.documents, True)
             )
@@ -76,7 +91,7 @@ class RankingRoutes:
         async with self._desk.guard.admit(request) as admitted:
             stages = admitted.visit.stages
             with stages.measure(Stage.PARSE):
-                call = parse_score(admitted.body, self._desk.body_limits)
+                call = await self._desk.parsed(admitted, parse_score)
             queries, documents, usage = await self._vectors(
                 admitted,
                 call,
@@ -98,9 +113,9 @@ class RankingRoutes:
     ) -> tuple[list[Tensor], list[Tensor], Usage]:
         """Multi-vectors of both fields, computed as one call."""
         lane = self._desk.catalogue.pair(call.model, call.task)
-        self._desk.note(admitted.visit, call.task, (*queries[1], *documents[1]))
+        self._desk.note(admitted.visit, lane.manifest.task, (*queries[1], *documents[1]))
         fields = [
-            _Field(*given, prompt_name=_prompt_name(lane, call.task, side))
+            _Field(*given, prompt_name=_prompt_name(lane, side))
             for given, side in zip((queries, documents), _SIDED_PROMPTS, strict=True)
         ]
         parts = [
@@ -111,43 +126,42 @@ class RankingRoutes:
             num_tokens=tuple(size for part in parts for size in part.num_tokens),
             request=parts[0].request,
         )
-        pooled = pooled_or_raise(await self._desk.run(admitted, lane, prepared), name_index=False)
+        border = len(parts[0].prompts)
+        outcomes = await self._desk.run(admitted, lane, prepared, field=documents[0])
+        pooled = [
+            *fields[0].pooled(outcomes[:border]),
+            *fields[1].pooled(outcomes[border:]),
+        ]
         usage = usage_of(prepared, pooled)
         admitted.visit.tokens = counts_of_tokens(usage)
         vectors = [one.multi for one in pooled if one.multi is not None]
         assert len(vectors) == len(pooled)  # the request asked for these
-        border = len(parts[0].prompts)
         return vectors[:border], vectors[border:], usage
 
     async def _prepared(
         self, admitted: Admitted, lane: Lane, field: _Field, *, truncate: bool
     ) -> Prepared:
-        stages = admitted.visit.stages
         request = PipelineRequest(
             want=Want(multi=True),
             prompt_name=field.prompt_name,
-            max_length=self._desk.settings.max_text_tokens,
+            max_length=self._desk.max_length(lane),
             too_long="cut" if truncate else "refuse",
         )
         try:
-            sources = await self._desk.sources.open(
-                field.items, lane.prompter, stages, admitted.share
-            )
-            with stages.measure(Stage.PREPARE):
+            sources = await self._desk.open(admitted, lane, field.items)
+            with admitted.visit.stages.measure(Stage.PREPARE):
                 pipeline: Pipeline = lane.pipeline
                 prepared = await pipeline.prepare([source.input for source in sources], request)
-            for index, prompt in enumerate(prepared.prompts):
-                if isinstance(prompt, InputError):
-                    raise prompt.at(index)
+            raise_first(prepared)
         except InputError as error:
-            where = f"{field.name}.{error.index}" if field.is_list else field.name
-            raise invalid(where, error.reason, "input_error") from error
+            raise field.refusal(error) from error
         return prepared
 
 
-def _prompt_name(lane: Lane, task: str, side: str) -> str | None:
+def _prompt_name(lane: Lane, side: str) -> str | None:
     """The prefix of one side; both sides of text matching have the same."""
-    return side if task != "text-matching" and side in lane.manifest.prompts else None
+    manifest = lane.manifest
+    return side if manifest.task != "text-matching" and side in manifest.prompts else None
 
 
 def _scores(queries: Sequence[Tensor], documents: Sequence[Tensor], normalized: bool) -> Tensor:

@@ -24,6 +24,7 @@ from serving.http.wire.items import (
     TokensItem,
 )
 from serving.inputs import Input, PageImage, Text
+from serving.preparing import in_preparing_thread
 from serving.prompts import Prompter
 from serving.together import together
 
@@ -62,9 +63,15 @@ class Sources:
         self._max_page_pixels = max_page_pixels
 
     async def open(
-        self, items: Sequence[Item], prompter: Prompter, stages: Stages, share: Share
+        self,
+        items: Sequence[Item],
+        prompter: Prompter,
+        stages: Stages,
+        share: Share,
+        *,
+        max_chars: int,
     ) -> list[Source]:
-        """The inputs of `items`, in order; a PDF becomes its pages.
+        """The inputs of `items`, in order; a PDF becomes its pages, and token ids up to `max_chars`.
 
         Raises:
             InputError: an item cannot be had; names its position.
@@ -72,25 +79,35 @@ class Sources:
         """
         if all(isinstance(item, TextItem) for item in items):
             return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
-        spelled = await self._spell(items, prompter)
+        spelled = await self._spell(items, prompter, max_chars)
         opening = _Opening(spelled, stages, share, asyncio.Semaphore(_FETCHES_AT_ONCE))
         parts = await together(self._open(index, item, opening) for index, item in enumerate(items))
         return [source for part in parts for source in part]
 
-    async def _spell(self, items: Sequence[Item], prompter: Prompter) -> dict[int, Text]:
+    async def _spell(
+        self, items: Sequence[Item], prompter: Prompter, max_chars: int
+    ) -> dict[int, Text]:
         def spell() -> dict[int, Text]:
             texts: dict[int, Text] = {}
+            num_chars = sum(len(item.text) for item in items if isinstance(item, TextItem))
             for index, item in enumerate(items):
                 if isinstance(item, TokensItem):
                     try:
                         texts[index] = prompter.text_of(item.token_ids)
                     except InputError as error:
                         raise error.at(index) from error
+                    num_chars += len(texts[index].text)
+                    if num_chars > max_chars:
+                        raise InputError(
+                            f"The texts up to this one have more than {max_chars} characters "
+                            "together. Send several requests.",
+                            index=index,
+                        )
             return texts
 
         if not any(isinstance(item, TokensItem) for item in items):
             return {}
-        return await asyncio.to_thread(spell)
+        return await in_preparing_thread(spell)
 
     async def _open(self, index: int, item: Item, opening: "_Opening") -> list[Source]:
         try:

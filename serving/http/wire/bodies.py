@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from serving.http.wire.calls import EmbeddingTask, Format, FormatChoice, PairTask
+from serving.http.wire.calls import Format, FormatChoice
 from serving.http.wire.documents import InputDocument, InputDocuments, PdfAlone
 
 FormatName = Literal["float", "base64", "binary", "ubinary", "int8"]
@@ -68,6 +68,20 @@ Formats = Annotated[
     ),
 ]
 ModelName = Annotated[str, Field(min_length=1, examples=["jina-embeddings-v4"])]
+# Which tasks there are depends on what was merged: names are checked against what is served.
+EmbeddingTask = Annotated[
+    str,
+    Field(
+        examples=[
+            "text-matching",
+            "retrieval.query",
+            "retrieval.passage",
+            "code.query",
+            "code.passage",
+        ]
+    ),
+]
+PairTask = Annotated[str, Field(examples=["retrieval", "text-matching", "code"])]
 
 
 class _Body(BaseModel):
@@ -92,7 +106,8 @@ class EmbeddingsBody(_Body):
     `data:image/...;base64,` is an image; one that starts with `http` is a text."""
 
     task: EmbeddingTask | None = None
-    """What the vectors are for; null is the server's default, "text-matching" unless it says otherwise."""
+    """What the vectors are for, one of the tasks that `GET /v1/models` lists; null is the one in `model`,
+    or the server's default, "text-matching" unless it says otherwise."""
 
     dimensions: Annotated[int, Field(ge=1)] | None = None
     """Length of the vectors, up to the model's; shorter ones are cut (Matryoshka) and normalised again.
@@ -130,9 +145,10 @@ class _Pairs(_Body):
     model: ModelName
     """Model to compare with."""
 
-    task: PairTask | None = "retrieval"
+    task: PairTask | None = None
     """What is compared: a question with passages ("retrieval"), or with code ("code"), or like with
-    like ("text-matching")."""
+    like ("text-matching"); null is the task in `model`, or the server's default, "retrieval" unless it
+    says otherwise."""
 
     truncate: bool | None = True
     """Cut inputs that are too long; false makes them an error."""

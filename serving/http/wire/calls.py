@@ -5,15 +5,8 @@ It does not know JSON, nor which models, tasks and dimensions exist here.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
 
 from serving.http.wire.items import Item
-
-EmbeddingTask = Literal[
-    "text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"
-]
-PairTask = Literal["retrieval", "text-matching", "code"]
-"""Task of a rerank or a score; the roles of query and passage come with the fields."""
 
 
 class Format(Enum):
@@ -46,7 +39,7 @@ class EmbeddingsCall:
     Attributes:
         model: name as the caller spelled it.
         items: at least one; a PDF stands alone.
-        task: None is the server's default.
+        task: as the caller named it; None is the model's, or the server's default.
         dimensions: None keeps all; the model's own bound is not checked yet.
         formats: at least one, none twice.
         keyed: vectors stand in an object keyed by format.
@@ -59,7 +52,7 @@ class EmbeddingsCall:
 
     model: str
     items: tuple[Item, ...]
-    task: EmbeddingTask | None
+    task: str | None
     dimensions: int | None
     formats: tuple[Format, ...]
     keyed: bool
@@ -80,7 +73,8 @@ class RerankCall:
         documents: at least one, no PDF.
         top_n: results returned; None returns all.
         return_documents: repeat texts and URLs in the results.
-        task: what the vectors are made for.
+        task: what the vectors are made for, as the caller named it; None is the model's, or the
+            server's default.
         truncate: cut what is too long instead of refusing it.
         normalized: scores are divided by the number of the query's tokens.
     """
@@ -90,7 +84,7 @@ class RerankCall:
     documents: tuple[Item, ...]
     top_n: int | None
     return_documents: bool
-    task: PairTask
+    task: str | None
     truncate: bool
     normalized: bool
 
@@ -104,7 +98,8 @@ class ScoreCall:
         queries: one for all documents, or as many as there are documents; no PDF.
         documents: at least one, no PDF.
         names: what the body calls queries and documents, for messages.
-        task: what the vectors are made for.
+        task: what the vectors are made for, as the caller named it; None is the model's, or the
+            server's default.
         truncate: cut what is too long instead of refusing it.
         normalized: scores are divided by the number of the query's tokens.
     """
@@ -113,6 +108,6 @@ class ScoreCall:
     queries: tuple[Item, ...]
     documents: tuple[Item, ...]
     names: tuple[str, str]
-    task: PairTask
+    task: str | None
     truncate: bool
     normalized: bool

@@ -32,12 +32,13 @@ _KINDS = ("text", "image", "image_url", "url", "bytes", "pdf")
 
 
 class ItemReader:
-    """Reads inputs within limits. Every error is an HttpError of 422 that names the field."""
+    """Reads the inputs of one request within limits. Every error is an HttpError of 422 that names the field."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self._limits = limits
         self._image_media = image_media(limits.max_image_bytes)
         self._pdf_media = pdf_media(limits.max_pdf_bytes)
+        self._num_chars = 0
 
     def one_or_more(self, value: object, field: str) -> tuple[Item, ...]:
         """One input, or a list of them; a list of numbers is one input of token ids."""
@@ -60,6 +61,7 @@ class ItemReader:
         for index, element in enumerate(value):
             if type(element) is str and len(element) <= max_chars and not is_image_uri(element):
                 items.append(TextItem(element))
+                self._num_chars += len(element)
                 continue
             try:
                 items.append(self.item(element, f"{field}.{index}"))
@@ -69,6 +71,7 @@ class ItemReader:
                     break
         if errors:
             raise invalid_all(errors)
+        self._check_chars(field)
         return tuple(items)
 
     def one(self, value: object, field: str) -> tuple[Item, ...]:
@@ -121,11 +124,20 @@ class ItemReader:
                 "Split it.",
                 "text_too_long",
             )
+        self._num_chars += len(text)
+        self._check_chars(field)
         return TextItem(text)
 
     def _tokens(self, value: list[object], field: str) -> TokensItem:
         if not value:
             raise invalid(field, "A list of token ids has at least one, got none.", "too_short")
+        if len(value) > self._limits.max_token_ids:
+            raise invalid(
+                field,
+                f"A text has at most {self._limits.max_token_ids} token ids, got {len(value)}. "
+                "Split it.",
+                "text_too_long",
+            )
         # A bool is an int, and its type is not.
         if set(map(type, value)) != {int}:
             _refuse_token(value, field)
@@ -163,6 +175,15 @@ class ItemReader:
         if is_url(text):
             return PdfUrlItem(url_of(text, field))
         return PdfItem(bytes_of(text, field, self._pdf_media))
+
+    def _check_chars(self, field: str) -> None:
+        if self._num_chars > self._limits.max_request_chars:
+            raise invalid(
+                field,
+                f"The texts of a request have at most {self._limits.max_request_chars} characters "
+                "together. Send several requests.",
+                "request_too_long",
+            )
 
     def _check_length(self, value: list[object], field: str) -> None:
         if not value:

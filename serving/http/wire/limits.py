@@ -15,9 +15,13 @@ class BodyLimits:
         max_image_bytes: one image, after base64.
         max_pdf_bytes: one PDF, after base64.
         max_text_chars: one text, so that tokenising it stays bounded.
+        max_token_ids: one text that came as token ids.
+        max_request_chars: all texts together.
     """
 
     max_inputs: int
     max_image_bytes: int
     max_pdf_bytes: int
     max_text_chars: int
+    max_token_ids: int
+    max_request_chars: int

@@ -60,13 +60,12 @@ def octets(
     usage: Usage,
     vector_format: VectorFormat,
 ) -> bytes:
-    """The body, each value rounded once to `vector_format`, nearest even.
+    """The body, each value rounded once to `vector_format`, nearest even; of a call that was checked.
 
     Raises:
-        HttpError: 422; see `check_octets`, or a vector that is not normalised outgrows the format.
+        HttpError: 422; a vector that is not normalised outgrows the format.
         NonFiniteError: a value is NaN or infinite.
     """
-    check_octets(call)
     metadata = {
         "model": model,
         "object": "list",

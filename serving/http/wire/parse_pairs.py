@@ -41,7 +41,7 @@ def parse_rerank(body: bytes, limits: BodyLimits) -> RerankCall:
         documents=documents,
         top_n=fields.top_n,
         return_documents=fields.return_documents is not False,
-        task=fields.task or "retrieval",
+        task=fields.task,
         truncate=fields.truncate is not False,
         normalized=fields.normalized is not False,
     )
@@ -78,7 +78,7 @@ def parse_score(body: bytes, limits: BodyLimits) -> ScoreCall:
         queries=queries,
         documents=documents,
         names=names,
-        task=fields.task or "retrieval",
+        task=fields.task,
         truncate=fields.truncate is not False,
         normalized=fields.normalized is not False,
     )

@@ -14,7 +14,14 @@ from serving.http.wire.limits import BodyLimits
 from serving.http.wire.parse_embeddings import parse_embeddings
 from serving.http.wire.parse_pairs import parse_rerank, parse_score
 
-LIMITS = BodyLimits(max_inputs=6, max_image_bytes=1000, max_pdf_bytes=2000, max_text_chars=500)
+LIMITS = BodyLimits(
+    max_inputs=6,
+    max_image_bytes=1000,
+    max_pdf_bytes=2000,
+    max_text_chars=500,
+    max_token_ids=64,
+    max_request_chars=600,
+)
 MODEL = "jina-embeddings-v4"
 
 examples = settings(max_examples=25, deadline=None)

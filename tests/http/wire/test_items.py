@@ -126,6 +126,19 @@ def test_more_token_ids_than_inputs_are_allowed_are_still_one_input():
     assert items(list(range(50))) == (TokensItem(tuple(range(50))),)
 
 
+def test_more_token_ids_than_a_text_can_have_are_refused_unread():
+    assert items([5] * 64) == (TokensItem((5,) * 64),)
+    assert refused(input=[5] * 65) == [("input", "text_too_long")]
+    assert refused(input=["a", [None] * 65]) == [("input.1", "text_too_long")]
+
+
+def test_texts_are_bounded_together_too():
+    longest = ["a" * 300, {"text": "b" * 300}]
+    assert items(longest) == (TextItem("a" * 300), TextItem("b" * 300))
+    assert refused(input=[*longest, "c"]) == [("input", "request_too_long")]
+    assert refused(input=[*longest, {"text": "c"}]) == [("input.2.text", "request_too_long")]
+
+
 def test_lists_of_numbers_are_one_input_each():
     assert items([[1], [2, 3]]) == (TokensItem((1,)), TokensItem((2, 3)))
 

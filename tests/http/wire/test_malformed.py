@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,23 @@ def test_everything_that_is_missing_is_named(route, missing):
     for body in (b"{}", json.dumps(dict.fromkeys(missing)).encode()):
         fields = {item.field for item in refusal(ROUTES[route], body).field_errors}
         assert fields == missing
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    "values", [b"[0" + b",0" * 2**21 + b",0]", b'{"a":0' + b',"a":0' * 2**21 + b"}"]
+)
+def test_a_body_of_more_values_than_anybody_needs_is_not_parsed(route, values):
+    error = refusal(ROUTES[route], START + b'"a", "x": ' + values + b"}")
+    assert [(item.field, item.kind) for item in error.field_errors] == [("body", "too_many_values")]
+
+
+def test_commas_in_a_text_are_no_values():
+    text = '\\\\ \\" [{' + "," * (2**21 + 1)
+    limits = replace(LIMITS, max_text_chars=len(text), max_request_chars=len(text))
+    assert parse_embeddings(START + f'"{text}"}}'.encode(), limits).items == (
+        TextItem(json.loads(f'"{text}"')),
+    )
 
 
 def test_of_keys_that_stand_twice_the_last_counts():
