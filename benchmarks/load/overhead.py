@@ -1,0 +1,146 @@
+"""What HTTP costs: one process that embeds 64 texts a call, asked over HTTP and asked directly.
+
+    python -m benchmarks.load.overhead --checkpoint OUT/retrieval --out overhead.json
+
+The engine is the computable one, without a model, so what is compared is everything around it. The server runs in
+this process, on its own event loop in a thread of its own, and the client in another process. Rounds alternate;
+texts per second of processor time of this process, so that the client does not count. It knows
+`serving.http` and the Pipeline, which no other benchmark does: there is no other way to leave HTTP out.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import uvloop
+
+from benchmarks.card import format_card, make_card
+from benchmarks.load.client import Client, saturate
+from benchmarks.load.requests import KINDS, Dialect, Inputs, body
+from serving import ServerSettings, Text
+from serving.engine.fake import FakeEngine
+from serving.engine.protocol import Want
+from serving.http.app import application
+from serving.http.logs import configure_logs
+from serving.http.server import bind, quiet_server, uvicorn_config
+from serving.manifest import find_tasks
+from serving.pipeline import Pipeline, Request
+from serving.service import Service
+
+_WORKERS = 4
+
+
+def main() -> None:
+    """Measure, print a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    card = make_card()
+    print(format_card(card), flush=True)
+    configure_logs("WARNING", "json")
+    # Threads that wait for each other would be counted as work.
+    torch.set_num_threads(1)
+    rates = uvloop.run(_measure(options.checkpoint, options.rounds, options.seconds))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratio = medians["http"] / medians["direct"]
+    for name, values in rates.items():
+        print(
+            f"{name:<8} {medians[name]:9.0f} texts per second of processor time  {sorted(map(round, values))}"
+        )
+    print(f"over HTTP: {ratio:.2f} of what the same process reaches without")
+    report = {
+        "card": dataclasses.asdict(card),
+        "texts_per_call": 64,
+        "texts_per_cpu_s": rates,
+        "ratio_of_medians": ratio,
+    }
+    line = json.dumps(report)
+    if options.out is not None:
+        options.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+async def _measure(checkpoint: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
+    (task, directory), *_ = find_tasks(checkpoint).items()
+    settings = ServerSettings(port=0)
+    service = Service.of_engines({task: directory}, {task: FakeEngine(directory)}, settings)
+    pipeline = service.lane(task).pipeline
+    texts = Inputs(checkpoint, seed=7).draw(KINDS["text-64"], 64)
+    rates: dict[str, list[float]] = {"direct": [], "http": []}
+    listener = bind(settings)
+    port = listener.getsockname()[1]
+    async with application(service, settings) as app:
+        server = quiet_server(uvicorn_config(app, settings))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        for number in range(rounds + 1):
+            direct = await _direct(pipeline, texts, seconds)
+            http = await _http(port, texts, seconds)
+            if number:  # the first round warms up
+                rates["direct"].append(direct)
+                rates["http"].append(http)
+        server.should_exit = True
+        await serving
+    return rates
+
+
+async def _direct(pipeline: Pipeline, texts: list[list[str]], seconds: float) -> float:
+    """Texts per second of processor time, as many calls at once as the client makes."""
+    request = Request(want=Want(single=True), prompt_name="query")
+    until = time.monotonic() + seconds
+    num_texts = 0
+    before = time.process_time()
+
+    async def work(offset: int) -> None:
+        nonlocal num_texts
+        at = offset
+        while time.monotonic() < until:
+            batch = texts[at % len(texts)]
+            await pipeline.embed([Text(text) for text in batch], request)
+            num_texts += len(batch)
+            at += _WORKERS
+
+    await asyncio.gather(*(work(offset) for offset in range(_WORKERS)))
+    return num_texts / (time.process_time() - before)
+
+
+async def _http(port: int, texts: list[list[str]], seconds: float) -> float:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_client, args=(port, texts, seconds, theirs))
+    process.start()
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, mine.recv)  # it is about to begin
+    before = time.process_time()
+    num_texts = await loop.run_in_executor(None, mine.recv)
+    rate = num_texts / (time.process_time() - before)
+    process.join()
+    return float(rate)
+
+
+def _client(
+    port: int, texts: list[list[str]], seconds: float, parent: "Connection[object, object]"
+) -> None:
+    async def run() -> int:
+        client = Client("127.0.0.1", port)
+        bodies = [body(Dialect.POLYVEC, KINDS["text-64"], batch) for batch in texts]
+        frames = [client.frame(one.path, one.data) for one in bodies]
+        parent.send("begin")
+        outcomes = await saturate(client, frames, _WORKERS, seconds)
+        assert all(outcome.ok for outcome in outcomes), outcomes[0]
+        return 64 * len(outcomes)
+
+    parent.send(uvloop.run(run()))
+
+
+if __name__ == "__main__":
+    main()
