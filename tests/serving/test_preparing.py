@@ -25,8 +25,9 @@ def test_what_is_prepared_leaves_the_threads_of_everything_else_free() -> None:
         ]
         try:
             # More of them than the loop has threads, and the loop's threads answer.
-            for _ in range(2):
-                await asyncio.to_thread(started.acquire)
+            async with asyncio.timeout(20):
+                for _ in range(2):
+                    await asyncio.to_thread(started.acquire)
             assert not started.acquire(blocking=False)
             for call in calls[3:]:
                 call.cancel()
