@@ -1,7 +1,7 @@
 """Fixtures that are costly to make, one each for the whole run."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,17 @@ from serving import Embedder
 from serving.engine.fake import FakeEngine
 from serving.manifest import find_tasks
 from tests.paths import GOLDEN_CHECKPOINT, GOLDEN_OUTPUTS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Reports travel between processes as UTF-8, and some tests log what has no such form."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        for name, text in report.sections
+    ]
+    return report
 
 
 def merge_golden(out: Path, dtype: str) -> Path:
