@@ -9,7 +9,7 @@ from pooling import errors
 
 
 def test_every_public_name_exists_once_and_is_documented():
-    assert len(set(pooling.__all__)) == len(pooling.__all__) == 33
+    assert len(set(pooling.__all__)) == len(pooling.__all__) == 34
     for name in pooling.__all__:
         assert inspect.getdoc(getattr(pooling, name)), name
 

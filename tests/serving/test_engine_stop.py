@@ -161,7 +161,10 @@ def test_threads_that_need_the_same_variable_take_it_back_together() -> None:
     assert "PVTEST_SHARED" not in os.environ
 
 
-def test_the_sockets_directory_goes_with_its_last_user() -> None:
+def test_the_sockets_directory_goes_with_its_last_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Engines of other tests of this process may hold it.
+    monkeypatch.setattr("serving.engine.sockets._shared", None)
+    monkeypatch.setattr("serving.engine.sockets._num_users", 0)
     first, second = SocketDirectory(), SocketDirectory()
     assert first.path == second.path
     first.release()
