@@ -20,7 +20,7 @@ from serving.engine.protocol import Engine, Outcome, Want
 from serving.errors import InputError, TaskError
 from serving.inputs import Input, as_image, as_input, as_text
 from serving.loop import LoopThread
-from serving.manifest import Dtype, Manifest, find_tasks, read_manifest
+from serving.manifest import Dtype, Manifest, find_tasks
 from serving.pipeline import Pipeline, Request, pooled_or_raise
 from serving.prompts import Prompter
 from serving.runner import Runner
@@ -74,8 +74,7 @@ class Embedder:
     def from_engines(cls, directories: dict[str, Path], engines: dict[str, Engine]) -> Self:
         """Embed with engines that run already, one for each task's directory."""
         pipelines = {
-            task: Pipeline(engines[task], Prompter(path, read_manifest(path)))
-            for task, path in directories.items()
+            task: Pipeline(engines[task], Prompter.load(path)) for task, path in directories.items()
         }
         return cls(Runner(pipelines, LoopThread("polyvec")))
 

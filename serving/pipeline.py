@@ -64,6 +64,16 @@ class Prepared:
     num_tokens: tuple[int, ...]
     request: Request
 
+    def raise_first(self) -> None:
+        """Refuse the whole call for its first bad input, before any of it reaches the engine.
+
+        Raises:
+            InputError: an input cannot be embedded; names its position.
+        """
+        for index, prompt in enumerate(self.prompts):
+            if isinstance(prompt, InputError):
+                raise prompt.at(index)
+
     @property
     def total_tokens(self) -> int:
         """Tokens of all prompts."""

@@ -7,6 +7,7 @@ pretend to be an image. Knows the tokenizer and the manifest; not the engine.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -14,7 +15,7 @@ from pooling import Span
 from serving.engine.protocol import ImagePrompt, TextPrompt
 from serving.errors import CheckpointError, InputError, TaskError
 from serving.inputs import PageImage, Text
-from serving.manifest import Manifest
+from serving.manifest import Manifest, read_manifest
 
 
 class Prompter:
@@ -25,6 +26,15 @@ class Prompter:
         self._tokenizer = _load_tokenizer(directory)
         self._image_template = self._encode_image_template()
         self._guard_markers()
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """The prompter of a merged checkpoint.
+
+        Raises:
+            CheckpointError: its manifest or tokenizer is missing, damaged, or they do not fit.
+        """
+        return cls(directory, read_manifest(directory))
 
     def text_prompts(
         self, texts: Sequence[Text], *, prompt_name: str | None, max_length: int | None

@@ -5,6 +5,7 @@ Knows the pipelines and the loop; not what callers' arguments and containers loo
 
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,6 @@ from serving.engine.protocol import Engine, Outcome
 from serving.errors import EngineStoppedError, InputError, TaskError
 from serving.inputs import Input
 from serving.loop import LoopClosedError, LoopThread
-from serving.manifest import read_manifest
 from serving.pipeline import Pipeline, Request
 from serving.prompts import Prompter
 from serving.together import together
@@ -43,15 +43,12 @@ class Runner:
             PolyvecError: a checkpoint or engine is not usable; engines that did come up are closed.
         """
         # Before the engines: a bad checkpoint should not cost a minute.
-        prompters = {
-            task: Prompter(path, read_manifest(path)) for task, path in directories.items()
-        }
+        prompters = {task: Prompter.load(path) for task, path in directories.items()}
         loop = LoopThread("polyvec")
-        try:
+        with ExitStack() as undo:
+            undo.callback(lambda: loop.close(_nothing()))
             engines = loop.run(_start_all(directories, start, parallel=parallel))
-        except BaseException:
-            loop.close(_nothing())
-            raise
+            undo.pop_all()
         return cls({task: Pipeline(engines[task], prompters[task]) for task in directories}, loop)
 
     @property
@@ -136,21 +133,19 @@ async def _start_all(
     directories: dict[str, Path], start: StartEngine, *, parallel: bool
 ) -> dict[str, Engine]:
     engines: dict[str, Engine] = {}
+    async with AsyncExitStack() as undo:
 
-    async def start_one(task: str, directory: Path) -> None:
-        engines[task] = await start(directory)
+        async def start_one(task: str, directory: Path) -> None:
+            engines[task] = await start(directory)
+            undo.push_async_callback(engines[task].close)
 
-    try:
         if parallel:
             await together(start_one(task, path) for task, path in directories.items())
         else:
             # Each engine measures the accelerator's free memory while it starts.
             for task, path in directories.items():
                 await start_one(task, path)
-    except BaseException:
-        for engine in engines.values():
-            await engine.close()
-        raise
+        undo.pop_all()
     return engines
 
 

@@ -3,7 +3,6 @@
 Knows the Engine protocol and the server's settings; no wire format, no HTTP.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from serving.engine.protocol import Engine, TextPrompt
 from serving.errors import EngineError, TaskError
 from serving.images import ImageLimits
 from serving.inputs import Text
-from serving.manifest import Manifest, read_manifest
+from serving.manifest import Manifest
 from serving.pipeline import Pipeline
 from serving.prompts import Prompter
 from serving.settings import ServerSettings
@@ -93,7 +92,7 @@ class Service:
         """Serve with engines that run already, one for each task's directory."""
         return cls(
             {
-                task: Lane.around(engines[task], Prompter(path, read_manifest(path)), settings)
+                task: Lane.around(engines[task], Prompter.load(path), settings)
                 for task, path in directories.items()
             }
         )
@@ -105,27 +104,21 @@ class Service:
         start: StartEngine,
         settings: ServerSettings,
         *,
-        parallel: bool,
         on_give_up: GiveUp,
     ) -> Self:
         """Serve with engines that are started in the background, and again when they die.
 
         Args:
             directories: of each task.
-            start: starts an engine on one.
+            start: starts an engine on one; asked for all at once (see `serving.starts`).
             settings: the server's.
-            parallel: start them at once; otherwise one after the other, as engines that share an
-                accelerator must, since each measures its free memory.
             on_give_up: called with a task whose engine does not come up, or does not stay up.
 
         Raises:
             CheckpointError: a directory is not a merged checkpoint that can be served.
         """
         # Every checkpoint is read before the first engine starts.
-        prompters = {
-            task: Prompter(path, read_manifest(path)) for task, path in directories.items()
-        }
-        starting = None if parallel else asyncio.Lock()
+        prompters = {task: Prompter.load(path) for task, path in directories.items()}
         service = cls({})
         for task, prompter in prompters.items():
             engine = SupervisedEngine(
@@ -135,7 +128,6 @@ class Service:
                 _policy(settings),
                 on_give_up=partial(on_give_up, task),
                 on_change=partial(service._changed, task),
-                starting=starting,
                 name=f"engine of {task}",
             )
             service.lanes[task] = Lane.around(engine, prompter, settings)

@@ -10,7 +10,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -76,7 +75,6 @@ class SupervisedEngine:
         *,
         on_give_up: Callable[[EngineError], None],
         on_change: Callable[[EngineState], None] | None = None,
-        starting: asyncio.Lock | None = None,
         name: str = "engine",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,7 +87,6 @@ class SupervisedEngine:
             policy: when to ask, to restart and to give up.
             on_give_up: called once, when the first start fails or restarts are used up.
             on_change: called with every new state.
-            starting: held while an engine starts: engines of one accelerator measure its free memory.
             name: what logs call the engine.
             clock: seconds that only grow.
         """
@@ -99,7 +96,6 @@ class SupervisedEngine:
         self._policy = policy
         self._on_give_up = on_give_up
         self._on_change = on_change
-        self._starting: AbstractAsyncContextManager[Any] = starting or nullcontext()
         self._name = name
         self._clock = clock
         self._state = EngineState.STARTING
@@ -191,8 +187,7 @@ class SupervisedEngine:
     async def _one_life(self) -> EngineError:
         """Start an engine and stay with it until it is gone; why it went."""
         try:
-            async with self._starting:
-                engine = await self._started()
+            engine = await self._started()
         except EngineError as error:
             return error
         life = Life(engine, self._clock, self._died)

@@ -64,11 +64,6 @@ class Row:
     client_cpu_s: float
     send_lag_p99_s: float
 
-    @property
-    def num_ok(self) -> int:
-        """Answers with 200."""
-        return self.answers.get("200", 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:

@@ -5,6 +5,7 @@ no vLLM; starting does, and takes most of a minute on two cores.
 """
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,16 +44,15 @@ async def start_engine(
     manifest = read_manifest(directory)
     pooler = load_pooler(directory, manifest)
     sockets, processes = SocketDirectory(), EngineProcesses()
-    try:
+    with ExitStack() as undo:
+        undo.callback(sockets.release)
         llm = await in_own_thread(
             lambda: _start_llm(directory, manifest, settings, num_engines, sockets.path, processes),
             # Without its processes vLLM gives up at once.
             interrupt=processes.kill,
             discard=lambda llm: stop_now(llm, processes),
         )
-    except BaseException:
-        sockets.release()
-        raise
+        undo.pop_all()
     processes.survey()
     return VllmEngine(llm, pooler, settings, processes, sockets)
 

@@ -250,9 +250,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     """Starlette's own refusals, an unknown path or method, in the contract's shape."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
         raise HttpError(
-            405, "METHOD_NOT_ALLOWED", "This path takes another method.", headers=error.headers
+            405, "METHOD_NOT_ALLOWED", f"This path takes {allowed}.", headers=error.headers
         )
     raise HttpError(
-        404, "RESOURCE_NOT_FOUND", "There is nothing at this path. GET /docs lists what there is."
+        404,
+        "RESOURCE_NOT_FOUND",
+        f"There is nothing at this path. The API's paths begin with /v1; GET {DOCS_PATH} lists them.",
     )

@@ -15,11 +15,11 @@ from serving.http.answer import JSON, joined
 from serving.http.catalogue import Choice
 from serving.http.desk import Desk
 from serving.http.errors import invalid
-from serving.http.record import TokenCounts
 from serving.http.sources import Source, counts_of
 from serving.http.stages import Stage
+from serving.http.usage import note_usage
 from serving.http.wire.answer import answer_chunks
-from serving.http.wire.answer_parts import Embedded, Usage
+from serving.http.wire.answer_parts import Embedded
 from serving.http.wire.calls import EmbeddingsCall
 from serving.http.wire.negotiate import OCTETS_TYPE, Json, Octets, negotiate
 from serving.http.wire.octets import check_octets, octets
@@ -59,8 +59,7 @@ class EmbeddingsRoute:
             pooled = pooled_or_raise(
                 await self._desk.run(admitted, choice.lane, prepared), name_index=True
             )
-            usage = usage_of(prepared, pooled)
-            admitted.visit.tokens = counts_of_tokens(usage)
+            usage = note_usage(admitted.visit, prepared, pooled)
             with stages.measure(Stage.ENCODE):
                 embedded = await _embedded(call, choice, sources, prepared, pooled)
                 match output:
@@ -91,7 +90,7 @@ class EmbeddingsRoute:
             prepared = await pipeline.prepare_chunks(chunks, request)
         else:
             prepared = await pipeline.prepare(inputs, request)
-        raise_first(prepared)
+        prepared.raise_first()
         return prepared
 
 
@@ -103,38 +102,6 @@ def _check_dimensions(call: EmbeddingsCall, choice: Choice) -> None:
             f"This model's vectors have {hidden_size} dimensions, got {call.dimensions}.",
             "less_than_equal",
         )
-
-
-def raise_first(prepared: Prepared) -> None:
-    """Refuse a request for its first bad input, before any of it reaches the engine.
-
-    Raises:
-        InputError: an input cannot be embedded; names its position.
-    """
-    for index, prompt in enumerate(prepared.prompts):
-        if isinstance(prompt, InputError):
-            raise prompt.at(index)
-
-
-def usage_of(prepared: Prepared, pooled: Sequence[Pooled]) -> Usage:
-    """The tokens that the engine has run."""
-    sizes = [len(one.token_ids) for one in pooled]
-    image_tokens = [
-        size
-        for prompt, size in zip(prepared.prompts, sizes, strict=True)
-        if isinstance(prompt, ImagePrompt)
-    ]
-    return Usage(
-        total_tokens=sum(sizes),
-        prompt_tokens=sum(sizes),
-        image_tokens=sum(image_tokens) if image_tokens else None,
-    )
-
-
-def counts_of_tokens(usage: Usage) -> TokenCounts:
-    """The same, as logs and metrics count them."""
-    image = usage.image_tokens or 0
-    return TokenCounts(text=usage.total_tokens - image, image=image)
 
 
 async def _embedded(

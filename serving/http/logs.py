@@ -45,10 +45,8 @@ def configure_logs(level: str, log_format: LogFormat, stream: TextIO | None = No
         log_format: one JSON object a line, or text for people.
         stream: where to; None is stderr.
     """
+    take_back_logs()
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if isinstance(handler, LineHandler):
-            root.removeHandler(handler)
     root.setLevel(logging.WARNING)
     for name in (*OUR_PACKAGES, "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
@@ -61,6 +59,15 @@ def configure_logs(level: str, log_format: LogFormat, stream: TextIO | None = No
     is_debug = logging.getLogger("polyvec").isEnabledFor(logging.DEBUG)
     root.addHandler(LineHandler(sys.stderr if stream is None else stream, log_format, is_debug))
     logging.captureWarnings(True)
+
+
+def take_back_logs() -> None:
+    """Write no more to the stream of `configure_logs`; levels stay."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, LineHandler):
+            root.removeHandler(handler)
+    logging.captureWarnings(False)
 
 
 def log_request(record: RequestRecord) -> None:

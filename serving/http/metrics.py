@@ -48,7 +48,6 @@ class Rejection(StrEnum):
     UPLOAD_TIMEOUT = "upload_timeout"
     QUEUE_FULL = "queue_full"
     ENGINE_DOWN = "engine_down"
-    DRAINING = "draining"
 
 
 class Metrics:

@@ -15,10 +15,10 @@ from serving.engine.protocol import Outcome, Pooled, Want
 from serving.errors import InputError
 from serving.http.answer import JSON
 from serving.http.desk import Desk
-from serving.http.embeddings import counts_of_tokens, raise_first, usage_of
 from serving.http.errors import HttpError, invalid_input
 from serving.http.guard import Admitted
 from serving.http.stages import Stage
+from serving.http.usage import note_usage
 from serving.http.wire.answer_parts import Usage
 from serving.http.wire.calls import RerankCall, ScoreCall
 from serving.http.wire.items import Item
@@ -132,8 +132,7 @@ class RankingRoutes:
             *fields[0].pooled(outcomes[:border]),
             *fields[1].pooled(outcomes[border:]),
         ]
-        usage = usage_of(prepared, pooled)
-        admitted.visit.tokens = counts_of_tokens(usage)
+        usage = note_usage(admitted.visit, prepared, pooled)
         vectors = [one.multi for one in pooled if one.multi is not None]
         assert len(vectors) == len(pooled)  # the request asked for these
         return vectors[:border], vectors[border:], usage
@@ -152,7 +151,7 @@ class RankingRoutes:
             with admitted.visit.stages.measure(Stage.PREPARE):
                 pipeline: Pipeline = lane.pipeline
                 prepared = await pipeline.prepare([source.input for source in sources], request)
-            raise_first(prepared)
+            prepared.raise_first()
         except InputError as error:
             raise field.refusal(error) from error
         return prepared

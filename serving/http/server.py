@@ -56,12 +56,9 @@ class Bound:
     @property
     def url(self) -> str:
         """What a client on this machine opens."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return (
-            f"http://[{host}]:{self.port}"
-            if ":" in host.strip("[]")
-            else f"http://{host}:{self.port}"
-        )
+        bare = self.host.strip("[]")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bare, bare)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +172,7 @@ async def _serve(
     stop, loading = _Stop(settings), Loading(is_on=True)
     # Until the engines are closed: a signal must not leave their processes behind.
     with stop.on_signals():
-        service = Service.supervised(
-            directories, starts.start, settings, parallel=True, on_give_up=stop.give_up
-        )
+        service = Service.supervised(directories, starts.start, settings, on_give_up=stop.give_up)
         try:
             async with application(
                 service, settings, draining=stop.draining, loading=loading

@@ -1,47 +1,22 @@
 """`polyvec keys` as a user meets it: exit status, stdout, stderr."""
 
 import stat
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from polyvec.cli import main
 from serving.http.key_file import list_keys
 from serving.http.keys import Keyring
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a run of the command left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Keys = Callable[..., Done]
+from tests.cli.command import Polyvec
 
 
 @pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Keys:
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["polyvec", "keys", *map(str, arguments)])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        assert isinstance(status, int)
-        captured = capsys.readouterr()
-        return Done(status, captured.out, captured.err)
-
-    return run
+def keys(polyvec: Polyvec) -> Polyvec:
+    return partial(polyvec, "keys")
 
 
-def test_add_prints_the_key_alone_and_it_opens_the_server(keys: Keys, tmp_path: Path) -> None:
+def test_add_prints_the_key_alone_and_it_opens_the_server(keys: Polyvec, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     done = keys(
         *("add", "alice", "--keys", path, "--requests-per-minute", 60),
@@ -59,7 +34,7 @@ def test_add_prints_the_key_alone_and_it_opens_the_server(keys: Keys, tmp_path: 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_list_shows_names_and_limits_and_no_hash(keys: Keys, tmp_path: Path) -> None:
+def test_list_shows_names_and_limits_and_no_hash(keys: Polyvec, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     made = [
         keys("add", "alice", "--keys", path, "--requests-per-minute", 60).stdout.strip(),
@@ -76,7 +51,7 @@ def test_list_shows_names_and_limits_and_no_hash(keys: Keys, tmp_path: Path) -> 
     assert not any(secret in done.stdout for secret in secrets)
 
 
-def test_remove_takes_the_key_out(keys: Keys, tmp_path: Path) -> None:
+def test_remove_takes_the_key_out(keys: Polyvec, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     keys("add", "alice", "--keys", path)
     assert keys("remove", "alice", "--keys", path).returncode == 0
@@ -97,7 +72,7 @@ def test_remove_takes_the_key_out(keys: Keys, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_call_is_a_usage_error_and_makes_nothing(
-    keys: Keys, tmp_path: Path, arguments: list[str]
+    keys: Polyvec, tmp_path: Path, arguments: list[str]
 ) -> None:
     path = tmp_path / "keys.json"
     done = keys(*(str(path) if argument == "FILE" else argument for argument in arguments))
@@ -116,7 +91,7 @@ def test_a_wrong_call_is_a_usage_error_and_makes_nothing(
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(
-    keys: Keys, tmp_path: Path, arguments: list[str]
+    keys: Polyvec, tmp_path: Path, arguments: list[str]
 ) -> None:
     path = tmp_path / "keys.json"
     done = keys(*(argument.replace("FILE", str(path)) for argument in arguments))

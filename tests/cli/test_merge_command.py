@@ -2,44 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from polyvec.cli import main
+from tests.cli.command import Polyvec
 from tests.paths import GOLDEN_CHECKPOINT
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a run of the command left: exit status and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Polyvec = Callable[..., Done]
-
-
-@pytest.fixture
-def polyvec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Polyvec:
-    """Runs the command in this process, as its console script does."""
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["polyvec", *map(str, arguments)])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code or 0
-        assert isinstance(status, int)
-        captured = capsys.readouterr()
-        return Done(status, captured.out, captured.err)
-
-    return run
 
 
 def test_the_module_runs_as_the_command(tmp_path: Path) -> None:

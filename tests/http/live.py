@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvloop
@@ -18,6 +19,11 @@ from serving.http.edge import Draining
 from serving.http.server import Bound, bind, quiet_server, uvicorn_config
 from serving.manifest import find_tasks
 from serving.service import Service
+
+MODEL = "jina-embeddings-v4"
+
+Embed = Callable[..., Any]
+"""Takes the fields of a body beside the model, gives the answer's JSON."""
 
 
 @dataclass(frozen=True, slots=True)

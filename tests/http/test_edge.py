@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from serving.http.edge import Draining, Edge, Reports
 from serving.http.errors import HttpError
 from serving.http.key_file import add_key
 from serving.http.keys import OpenDoor
-from serving.http.logs import LineHandler, configure_logs
+from serving.http.logs import configure_logs, take_back_logs
 from serving.http.metrics import Metrics
 from serving.http.tracing import configure_tracing
 from serving.manifest import find_tasks
@@ -147,11 +146,7 @@ def logged() -> Iterator[io.StringIO]:
     try:
         yield stream
     finally:
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            if isinstance(handler, LineHandler):
-                root.removeHandler(handler)
-        logging.captureWarnings(False)
+        take_back_logs()
 
 
 def test_what_nobody_expected_is_500_and_tells_nothing(merged_float32: Path) -> None:

@@ -1,35 +1,15 @@
 """`POST /v1/embeddings`: every field and encoding of the contract, over HTTP, against formulas."""
 
 import base64
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.http.live import Live
+from tests.http.live import MODEL, Embed
 from tests.http.oracle import PASSAGE, QUERY, Oracle, close, mean, multi, single
 
-MODEL = "jina-embeddings-v4"
 TEXTS = ["a text", "", "海滩上美丽的日落", "  spaces  "]
-Embed = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def oracle(merged_float32: Path) -> Oracle:
-    return Oracle(merged_float32 / "retrieval")
-
-
-@pytest.fixture
-def embed(live: Live) -> Embed:
-    def post(**body: Any) -> Any:
-        answer = live.client.post("/v1/embeddings", json={"model": MODEL, **body})
-        assert answer.status_code == 200, answer.text
-        assert answer.headers["content-type"] == "application/json"
-        return answer.json()
-
-    return post
 
 
 def vectors(answer: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,11 @@ from safetensors.torch import load
 
 from tests.conftest import Golden
 from tests.http.documents import picture_pdf, written_pdf
-from tests.http.live import Live
+from tests.http.live import MODEL, Embed, Live
 from tests.http.oracle import QUERY, Oracle, close, multi, single
 
-MODEL = "jina-embeddings-v4"
 TEMPLATE_TOKENS = 17
 """Tokens around an image's own, by the golden checkpoint's small tokenizer; by the published one, 11."""
-
-Embed = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def oracle(merged_float32: Path) -> Oracle:
-    return Oracle(merged_float32 / "retrieval")
-
-
-@pytest.fixture
-def embed(live: Live) -> Embed:
-    def post(**body: Any) -> Any:
-        answer = live.client.post("/v1/embeddings", json={"model": MODEL, **body})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    return post
 
 
 def encoded(data: bytes) -> str:

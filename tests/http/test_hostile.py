@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from serving import ServerSettings
-from serving.http.logs import LineHandler, configure_logs
+from serving.http.logs import configure_logs, take_back_logs
 from tests.http.hostile import bodies, heads, images, pdfs, texts, urls
 from tests.http.hostile.case import MARK, Case, Http, Raw
 from tests.http.live import Live, live_server
@@ -92,11 +91,7 @@ def siege(merged_float32: Path) -> Iterator[Siege]:
                 )
             yield Siege(live, replies, process.memory_info().rss - before, log)
     finally:
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            if isinstance(handler, LineHandler):
-                root.removeHandler(handler)
-        logging.captureWarnings(False)
+        take_back_logs()
 
 
 def answer(live: Live, port: int, case: Case) -> Reply:

@@ -24,11 +24,6 @@ def small(merged_float32: Path) -> Iterator[Live]:
         yield live
 
 
-@pytest.fixture(scope="module")
-def oracle(merged_float32: Path) -> Oracle:
-    return Oracle(merged_float32 / "retrieval")
-
-
 @pytest.fixture
 def embed(small: Live) -> Embed:
     def post(status: int = 200, **body: Any) -> Any:

@@ -154,7 +154,7 @@ def test_batches_restarts_and_rejections_are_there_at_zero_and_are_counted(
     metrics.reject(Rejection.QUEUE_FULL)
     after = read(metrics)
     assert value(after, "rejected_total", reason="queue_full") == 1
-    assert value(after, "rejected_total", reason="draining") == 0
+    assert value(after, "rejected_total", reason="bodies_full") == 0
     assert value(after, "engine_restarts_total", task="code") == 1
     assert value(after, "engine_batch_prompts_bucket", task="code", le="64.0") == 1
     assert value(after, "engine_batch_tokens_sum", task="code") == 1000
@@ -169,8 +169,8 @@ def test_the_version_and_the_process_are_described(metrics: Metrics) -> None:
 
 def test_two_servers_in_one_process_count_apart(metrics: Metrics) -> None:
     other = Metrics("1", ROUTES, TASKS)
-    other.reject(Rejection.DRAINING)
-    assert value(read(metrics), "rejected_total", reason="draining") == 0
+    other.reject(Rejection.QUEUE_FULL)
+    assert value(read(metrics), "rejected_total", reason="queue_full") == 0
 
 
 def test_openmetrics_is_written_for_those_who_ask_for_it(metrics: Metrics) -> None:

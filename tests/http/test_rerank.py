@@ -18,11 +18,6 @@ DOCUMENTS = ["something else", ASKED, "", "海滩上美丽的日落", ASKED]
 Post = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def oracle(merged_float32: Path) -> Oracle:
-    return Oracle(merged_float32 / "retrieval")
-
-
 @pytest.fixture
 def rerank(live: Live) -> Post:
     return _poster(live, "/v1/rerank")

@@ -13,6 +13,7 @@ from serving.engine.protocol import Engine
 from serving.engine.thread import calls_go_on, in_own_thread
 from serving.errors import EngineStartError
 from serving.http.open_files import OTHER_FILES, raise_open_files
+from serving.http.server import Bound
 from serving.starts import Starts
 
 
@@ -131,3 +132,18 @@ def test_a_server_may_open_as_many_files_as_the_system_lets_it(
         raise_open_files(hard - OTHER_FILES + 1)
     (record,) = caplog.records
     assert f"lower max_connections to {hard - OTHER_FILES}" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("[::1]", "http://[::1]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_the_url_that_is_printed_can_be_opened(host: str, url: str) -> None:
+    assert Bound(host, 8000).url == url

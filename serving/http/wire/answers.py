@@ -275,13 +275,3 @@ class ErrorAnswer(WireAnswer):
 
     errors: list[ErrorField] | None = None
     """Each wrong field, for 422."""
-
-
-class HealthAnswer(WireAnswer):
-    """How the server is."""
-
-    status: str
-    """ "live", "ready", "unready" or "stopping"."""
-
-    tasks: dict[str, str] | None = None
-    """For each task "ready", or what keeps it from being so."""
