@@ -5,7 +5,8 @@ Each command imports what it needs when it runs, so that `polyvec --help` answer
 """
 
 import sys
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +23,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("polyvec"))
+        raise typer.Exit
+
+
+@app.callback()
+def _polyvec(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    del version  # printed already
+
+
 app.command()(merge)
 app.command()(verify)
 app.command()(encode)

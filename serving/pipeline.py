@@ -287,7 +287,7 @@ def _cut(outcome: Outcome, want: Want, dim: int | None) -> Outcome:
 def _too_long(num_tokens: int, bound: int) -> InputError:
     return InputError(
         f"The text has {num_tokens} tokens; at most {bound} are taken. "
-        "Shorten it, or ask for it to be truncated."
+        "Shorten it, or set truncate to have it cut."
     )
 
 
@@ -299,7 +299,7 @@ def _fit_chunks(prompt: TextPrompt, bound: int, request: Request) -> TextPrompt:
     if request.too_long == "refuse":
         raise InputError(
             f"The chunks have {size} tokens together; late chunking takes at most {bound}, "
-            "because they are one sequence. Send fewer, or ask for them to be truncated."
+            "because they are one sequence. Send fewer, or set truncate to have them cut."
         )
     for index, span in enumerate(spans):
         if span.start >= bound:

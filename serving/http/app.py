@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving.errors import QueueFullError, SettingsError, TaskError
 from serving.http.body import Bodies
-from serving.http.catalogue import Catalogue
+from serving.http.catalogue import Catalogue, public_tasks
 from serving.http.concurrency import Concurrency
 from serving.http.desk import Desk
 from serving.http.edge import Draining, Edge, Reports
@@ -133,7 +133,10 @@ def _catalogue(service: Service, settings: ServerSettings) -> Catalogue:
             service, model_name=settings.model_name, default_task=settings.default_task
         )
     except TaskError as error:
-        raise SettingsError(f"default_task cannot be served. {error}") from error
+        raise SettingsError(
+            f"default_task cannot be served: {settings.default_task!r}. "
+            f"Name one of {public_tasks(service)}."
+        ) from error
 
 
 def _page_pixels(service: Service) -> int:

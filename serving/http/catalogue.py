@@ -50,11 +50,7 @@ class Catalogue:
     @property
     def public_tasks(self) -> list[str]:
         """The tasks that requests for vectors may name here, as the public API spells them."""
-        return [
-            public
-            for task, lane in self._service.lanes.items()
-            for public in _public_tasks(task, list(lane.manifest.prompts))
-        ]
+        return public_tasks(self._service)
 
     def knows(self, model: str) -> bool:
         """Whether requests may give `model`, a name or `NAME:TASK`."""
@@ -137,6 +133,15 @@ class Catalogue:
             f"No such model is served here. Ask for {self.model_name!r}, or for "
             f"'{self.model_name}:TASK' with TASK one of {self.public_tasks}.",
         )
+
+
+def public_tasks(service: Service) -> list[str]:
+    """The tasks of `service` as requests for vectors name them."""
+    return [
+        public
+        for task, lane in service.lanes.items()
+        for public in _public_tasks(task, list(lane.manifest.prompts))
+    ]
 
 
 def _not_served(tasks: list[str]) -> HttpError:

@@ -62,9 +62,11 @@ def _checked(kind: type[S], given: Mapping[str, Any]) -> S:
 
 def _check_environment() -> None:
     # A variable for a server may stand in the environment of a batch job.
-    known = {PREFIX + name.upper() for name in ServerSettings.model_fields}
+    known = {name.upper() for name in ServerSettings.model_fields}
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise SettingsError(f"{name} in the environment is not a setting of polyvec.{hint}")
+        asked = name.removeprefix(PREFIX)
+        if asked != name and asked not in known:
+            # Without what all names share, which would make any two of them alike.
+            close = difflib.get_close_matches(asked, known, n=1)
+            hint = f"Did you mean {PREFIX}{close[0]}?" if close else "Unset it."
+            raise SettingsError(f"{name} in the environment is not a setting of polyvec. {hint}")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,8 @@ def test_the_demo_replaces_nothing_but_an_earlier_demo(polyvec: Polyvec, tmp_pat
     done = polyvec("demo", GOLDEN_CHECKPOINT, "--out", tmp_path)
     assert done.returncode == 1
     assert (tmp_path / "merged" / "code" / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_version_is_that_of_the_distribution(polyvec: Polyvec) -> None:
+    done = polyvec("--version")
+    assert (done.returncode, done.stdout) == (0, f"{version('polyvec')}\n")

@@ -81,3 +81,9 @@ def test_a_network_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("POLYVEC_FETCH_PRIVATE_NETWORKS", "10.0.0.0/8,intranet")
     with pytest.raises(SettingsError, match=r"POLYVEC_FETCH_PRIVATE_NETWORKS.*'intranet'"):
         load_server_settings({})
+
+
+def test_a_variable_like_no_setting_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYVEC_FOO", "1")
+    with pytest.raises(SettingsError, match=r"^POLYVEC_FOO in the environment .* Unset it\.$"):
+        load_settings(None, dtype=None)
