@@ -1,5 +1,6 @@
 """A client that sends what it is told to, byte by byte, and reads what comes back."""
 
+import io
 import json
 import socket
 import struct
@@ -24,6 +25,30 @@ class Reply:
         return json.loads(self.body)
 
 
+class _Incoming(io.RawIOBase):
+    """The bytes of a socket, which stays its owner's to close."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._source.recv_into(buffer)
+
+
+class _Received(io.BufferedReader):
+    """What came. It outlives an answer: two that came in one packet are read one after the other."""
+
+    def makefile(self, mode: str) -> Self:
+        assert mode == "rb"
+        return self
+
+    def close(self) -> None:
+        """HTTPResponse closes what it has read from."""
+
+
 class Connection:
     """One TCP connection; closed when the block is left."""
 
@@ -34,6 +59,7 @@ class Connection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(TIMEOUT_S)
         self.socket.connect(("127.0.0.1", port))
+        self._received = _Received(_Incoming(self.socket))
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +78,7 @@ class Connection:
         Raises:
             ConnectionError: there is none.
         """
-        response = HTTPResponse(self.socket, method=method)
+        response = HTTPResponse(self._received, method=method)  # type: ignore[arg-type]
         try:
             response.begin()
             return Reply(response.status, dict(response.headers.items()), response.read())
@@ -65,7 +91,7 @@ class Connection:
         """All that comes until the server hangs up."""
         received = bytearray()
         with suppress(ConnectionResetError):
-            while data := self.socket.recv(65_536):
+            while data := self._received.read1(65_536):
                 received += data
         return bytes(received)
 
