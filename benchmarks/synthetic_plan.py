@@ -68,6 +68,28 @@ SHAPES = {
         lora_rank=32,
         lora_alpha=32,
     ),
+    # A lookup and one small matrix for patches: what is left is everything but the model
+    # (`benchmarks/null_model`). Hidden size and vectors are the real model's: their bytes are moved.
+    "null": Shape(
+        hidden=2048,
+        layers=0,
+        heads=16,
+        kv_heads=2,
+        intermediate=64,
+        vocabulary=2048,
+        first_special_id=2000,
+        mrope_section=(16, 24, 24),
+        max_window_layers=0,
+        vision_hidden=64,
+        vision_depth=0,
+        vision_heads=2,
+        vision_intermediate=64,
+        full_attention_blocks=(),
+        projector_dim=128,
+        matryoshka_dims=(128, 256, 512, 1024, 2048),
+        lora_rank=8,
+        lora_alpha=8,
+    ),
     "small": Shape(
         hidden=256,
         layers=4,

@@ -17,6 +17,9 @@ from pooling.unit import unit
 _BLOCK_TOKENS = 4096
 """Tokens projected at once: bounds the float32 copy of the input at 32 MiB for hidden 2048."""
 
+_ALIGNMENT = 64
+"""Bytes; where torch's own allocations start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Projector:
@@ -80,11 +83,22 @@ def project(
         )
     if token_embeddings.shape[0] == 0:
         raise EmptySpanError("A multi-vector has at least one token, got none.")
-    weight = projector.weight.float()
+    weight = _aligned(projector.weight.float())
     bias = None if projector.bias is None else projector.bias.float()
     return torch.cat(
         [
-            functional.linear(block.float(), weight, bias)
+            functional.linear(_aligned(block.float()), weight, bias)
             for block in torch.split(token_embeddings, _BLOCK_TOKENS)
         ]
     )
+
+
+def _aligned(values: Tensor) -> Tensor:
+    """`values`, at an address where the CPU's matrix product takes one path.
+
+    Tensors over received bytes or a mapped file start anywhere, and products of few rows then differ in
+    the last bit from the same ones elsewhere.
+    """
+    if values.device.type == "cpu" and values.data_ptr() % _ALIGNMENT:
+        return values.clone()
+    return values

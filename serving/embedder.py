@@ -331,11 +331,12 @@ class Embedder:
         if truncate_dim and truncate_dim not in dims:
             raise TaskError(f"Invalid truncate_dim: {truncate_dim}. Must be one of {list(dims)}.")
         return Request(
-            want=Want(single=not return_multivector, multi=return_multivector),
+            want=Want(
+                single=not return_multivector, multi=return_multivector, dim=truncate_dim or None
+            ),
             prompt_name=prompt_name,
             max_length=max_length,
             max_pixels=max_pixels,
-            dim=truncate_dim or None,
         )
 
     def _encode(
@@ -366,7 +367,7 @@ class Embedder:
         return stacked(vectors, self._dim(task, request)).numpy()
 
     def _dim(self, task: str | None, request: Request) -> int:
-        return request.dim or self.manifest(task).hidden_size
+        return request.want.dim or self.manifest(task).hidden_size
 
     def _default_task(self, task: str | None) -> str | None:
         if task is None and len(self.tasks) > 1 and "retrieval" in self.tasks:

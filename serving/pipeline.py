@@ -1,14 +1,14 @@
-"""Inputs to vectors for one task: prompts, engine, Matryoshka cut, in input order.
+"""Inputs to vectors for one task: prompts and engine, in input order.
 
 The one path that the Python API, HTTP and batch jobs share. Knows the Engine protocol, not its
 implementations; knows no wire format.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from pooling import Span, truncate
+from pooling import Span
 from serving.engine.protocol import Engine, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.errors import InputError, TaskError
 from serving.images import ImageLimits, count_image_tokens, measure_image
@@ -33,7 +33,6 @@ class Request:
         max_length: tokens a text may have, prefix included; None is the manifest's bound.
         too_long: what becomes of a longer text: its head is kept, or it is refused.
         max_pixels: area an image is reduced to; None is the manifest's bound.
-        dim: single vectors are cut to this and scaled to unit length again; None keeps all.
     """
 
     want: Want
@@ -41,11 +40,14 @@ class Request:
     max_length: int | None = None
     too_long: Literal["cut", "refuse"] = "cut"
     max_pixels: int | None = None
-    dim: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "max_pixels", "dim"):
-            value = getattr(self, name)
+        numbers = {
+            "max_length": self.max_length,
+            "max_pixels": self.max_pixels,
+            "dim": self.want.dim,
+        }
+        for name, value in numbers.items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise TaskError(f"{name} must be an int, not {value!r}.")
 
@@ -124,9 +126,9 @@ class Pipeline:
                 f"max_pixels must be at least {smallest}, the area of one image token, "
                 f"not {request.max_pixels}."
             )
-        if request.dim is not None and not 1 <= request.dim <= self.manifest.hidden_size:
+        if request.want.dim is not None and not 1 <= request.want.dim <= self.manifest.hidden_size:
             raise TaskError(
-                f"Vectors have 1 to {self.manifest.hidden_size} dimensions, not {request.dim}."
+                f"Vectors have 1 to {self.manifest.hidden_size} dimensions, not {request.want.dim}."
             )
 
     async def embed(self, inputs: Sequence[Input | InputError], request: Request) -> list[Outcome]:
@@ -175,7 +177,7 @@ class Pipeline:
             QueueFullError: too much waits already; nothing was started.
             EngineError: the engine cannot answer.
         """
-        want, dim = prepared.request.want, prepared.request.dim
+        want = prepared.request.want
         good: list[Prompt] = []
         sizes: list[int] = []
         for prompt, size in zip(prepared.prompts, prepared.num_tokens, strict=True):
@@ -188,7 +190,7 @@ class Pipeline:
             with self._turns.admission.place(flow.caller, sum(sizes)):
                 outcomes = iter(await self._in_turns(self._turns, good, sizes, want, flow))
         return [
-            prompt if isinstance(prompt, InputError) else _cut(next(outcomes), want, dim)
+            prompt if isinstance(prompt, InputError) else next(outcomes)
             for prompt in prepared.prompts
         ]
 
@@ -275,13 +277,6 @@ def _is_quick(inputs: Sequence[Input | InputError]) -> bool:
         if isinstance(item, Text):
             num_chars += len(item.text)
     return num_chars <= _QUICK_CHARS
-
-
-def _cut(outcome: Outcome, want: Want, dim: int | None) -> Outcome:
-    if dim is None or isinstance(outcome, InputError) or outcome.single is None:
-        return outcome
-    single = truncate(outcome.single, dim) if want.normalized else outcome.single[..., :dim]
-    return replace(outcome, single=single)
 
 
 def _too_long(num_tokens: int, bound: int) -> InputError:

@@ -56,11 +56,14 @@ class Want:
         single: one vector for the prompt, or for each of its spans.
         multi: one vector for each token.
         normalized: scaled to unit length; False leaves the mean, or the projection, as it is.
+        dim: single vectors are cut to this, and scaled again where they are normalized; None keeps
+            all.
     """
 
     single: bool = False
     multi: bool = False
     normalized: bool = True
+    dim: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Pooled:
 
     Attributes:
         token_ids: the prompt as the model saw it, image placeholders expanded.
-        single: float32 [hidden], or [span, hidden] for a prompt with spans; None unless asked for.
+        single: float32 [dim], or [span, dim] for a prompt with spans; None unless asked for.
         multi: float32 [token, dim]; None unless asked for.
     """
 

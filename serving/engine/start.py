@@ -5,16 +5,22 @@ no vLLM; starting does, and takes most of a minute on two cores.
 """
 
 import json
+import os
 from contextlib import ExitStack
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.engine.environment import children_without_main, variables
-from serving.engine.external import load_pooler
+from serving.engine.external import ExternalPooler
+from serving.engine.pooled_where import PooledHere, PooledInWorker, Pooling
 from serving.engine.processes import EngineProcesses, stop_now
+from serving.engine.projector import load_projector
+from serving.engine.recipe import MultiDtype
 from serving.engine.sockets import SocketDirectory
 from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
+from serving.engine.worker import ARCHITECTURE, PLUGIN
 from serving.errors import CheckpointError, EngineStartError
 from serving.manifest import Manifest, read_manifest
 from serving.settings import EngineSettings
@@ -42,7 +48,9 @@ async def start_engine(
         EngineStartError: vLLM is not installed, or did not come up.
     """
     manifest = read_manifest(directory)
-    pooler = load_pooler(directory, manifest)
+    projector = load_projector(directory, manifest)
+    if settings.pooling == "engine":
+        require_plugin()
     sockets, processes = SocketDirectory(), EngineProcesses()
     with ExitStack() as undo:
         undo.callback(sockets.release)
@@ -54,7 +62,31 @@ async def start_engine(
         )
         undo.pop_all()
     processes.survey()
-    return VllmEngine(llm, pooler, settings, processes, sockets)
+    pooling: Pooling
+    if settings.pooling == "external":
+        pooling = PooledHere(ExternalPooler(manifest, projector))
+    else:
+        pooling = PooledInWorker(manifest, _multi_dtype(manifest, settings))
+    return VllmEngine(llm, pooling, settings, processes, sockets)
+
+
+def require_plugin() -> None:
+    """Refuse where vLLM's processes would not find the model that pools in them.
+
+    Raises:
+        EngineStartError: polyvec is not installed as a package, or its plugin is switched off.
+    """
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and PLUGIN not in allowed.split(","):
+        raise EngineStartError(
+            f"VLLM_PLUGINS={allowed} keeps vLLM from loading polyvec's model. "
+            f"Add {PLUGIN} to it, or load with pooling='external'."
+        )
+    if not entry_points(group="vllm.general_plugins", name=PLUGIN):
+        raise EngineStartError(
+            "polyvec is not installed, or was before it had a model of its own, so vLLM's processes "
+            "cannot find it. Install it again (pip install -e .), or load with pooling='external'."
+        )
 
 
 def runs_on_cpu() -> bool:
@@ -111,18 +143,24 @@ def _engine_args(
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     dtype = settings.dtype or manifest.dtype
+    in_worker = settings.pooling == "engine"
     max_tokens = settings.max_model_tokens or manifest.max_text_tokens
     compiled = not on_cpu if settings.compile is None else settings.compile
     return AsyncEngineArgs(
         model=str(directory),
         runner="pooling",
-        # Token embeddings as they leave the final norm; vLLM would scale them to unit length.
-        pooler_config=PoolerConfig(pooling_type="ALL", use_activation=False),
+        # A single vector is no business of vLLM's own: CLS or MEAN would forbid chunked prefill.
+        pooler_config=PoolerConfig(seq_pooling_type="LAST", tok_pooling_type="ALL"),
+        # Our model takes the dimensions of a request; vLLM asks the config whether it may.
+        hf_overrides=(
+            {"architectures": [ARCHITECTURE], "is_matryoshka": True} if in_worker else {}
+        ),
         # "auto" would turn a float32 checkpoint into 16 bits.
         dtype=dtype,
         max_model_len=max_tokens,
         max_num_batched_tokens=settings.max_batch_tokens,
-        max_num_seqs=settings.max_batch_prompts,
+        # Every prompt of a step has a token in it.
+        max_num_seqs=min(settings.max_batch_prompts, settings.max_batch_tokens),
         limit_mm_per_prompt={"image": 1, "video": 0},
         mm_processor_kwargs={
             "size": {
@@ -134,6 +172,7 @@ def _engine_args(
         enable_prefix_caching=False,
         # Pages do not repeat; the cache would hold 4 GiB of pixels.
         mm_processor_cache_gb=0,
+        distributed_executor_backend=_executor() if on_cpu else None,
         gpu_memory_utilization=settings.gpu_memory_fraction / num_engines,
         kv_cache_memory_bytes=(
             settings.cpu_cache_bytes or _cpu_cache_bytes(directory, dtype, max_tokens)
@@ -144,6 +183,25 @@ def _engine_args(
         use_tqdm_on_load=False,
         disable_log_stats=True,
     )
+
+
+def _executor() -> str | None:
+    """Scheduler and model in one process, as on one GPU; None leaves the choice to vLLM.
+
+    On a CPU vLLM would run them in two, which wait for each other by polling: on two cores that took a
+    fifth of all items a second. It does so to bind the model's threads to cores, so who asks for a
+    binding gets its way.
+    """
+    if "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        return None
+    return "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+
+
+def _multi_dtype(manifest: Manifest, settings: EngineSettings) -> MultiDtype:
+    """No coarser than the model's own arithmetic."""
+    if settings.multi_vector_dtype is not None:
+        return settings.multi_vector_dtype
+    return "float32" if (settings.dtype or manifest.dtype) == "float32" else "float16"
 
 
 def _cpu_cache_bytes(directory: Path, dtype: str, max_tokens: int) -> int:

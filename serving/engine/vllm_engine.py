@@ -1,6 +1,6 @@
-"""Real vLLM behind the `Engine` protocol, in this process, pooled outside (`serving.engine.external`).
+"""Real vLLM behind the `Engine` protocol, in this process.
 
-An unmodified vLLM with ALL-token pooling computes token embeddings; its scheduler forms the batches.
+Its scheduler forms the batches; where token embeddings become vectors is `serving.engine.pooled_where`'s.
 This module bounds what is in flight and translates prompts and errors. It knows nothing of tasks beyond
 the one checkpoint it was started on, nor of HTTP.
 """
@@ -12,9 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
-from serving.engine.external import ExternalPooler
 from serving.engine.foreign import foreign_errors, translate
-from serving.engine.pool_batches import PoolBatches
+from serving.engine.pooled_where import Pooling
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.engine.sockets import SocketDirectory
@@ -36,7 +35,7 @@ class VllmEngine:
     def __init__(
         self,
         llm: "AsyncLLM",
-        pooler: ExternalPooler,
+        pooling: Pooling,
         settings: EngineSettings,
         processes: EngineProcesses,
         sockets: SocketDirectory,
@@ -44,19 +43,15 @@ class VllmEngine:
         self._processes = processes
         self._sockets = sockets
         # vLLM looks its names up anew at every import, which a short text would notice.
-        from vllm import PoolingParams
         from vllm.inputs import tokens_input
 
         self._tokens_input = tokens_input
-        # Without a task vLLM silently chooses one. It copies them for every request.
-        self._params = PoolingParams(task="token_embed", use_activation=False)
         self._running: AsyncLLM | None = llm
-        self._pooler = pooler
-        self._batches = PoolBatches(pooler)
+        self._pooling = pooling
         self._limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
             max_decoded_pixels=settings.max_decoded_pixels,
-            max_aspect_ratio=pooler.manifest.image.max_aspect_ratio,
+            max_aspect_ratio=pooling.manifest.image.max_aspect_ratio,
         )
         self.max_tokens: int = llm.model_config.max_model_len
         self._max_image_tokens: int = llm.input_processor.mm_encoder_cache_size
@@ -68,11 +63,11 @@ class VllmEngine:
     @property
     def manifest(self) -> Manifest:
         """What the checkpoint says of itself."""
-        return self._pooler.manifest
+        return self._pooling.manifest
 
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         """Embed `prompts`; see `Engine.embed`."""
-        self._pooler.check(want)
+        self._pooling.check(want)
         return await together(self._outcome(prompt, want) for prompt in prompts)
 
     async def check_health(self) -> None:
@@ -122,13 +117,14 @@ class VllmEngine:
 
     async def _embed(self, prompt: Prompt, want: Want) -> Pooled:
         rendered = await self._render(prompt)
+        token_ids = rendered["prompt_token_ids"]
+        params = self._pooling.params(prompt, token_ids, want)
         request_id = f"polyvec-{next(self._numbers)}"
         final = None
-        async for output in self._llm.encode(rendered, self._params, request_id):
+        async for output in self._llm.encode(rendered, params, request_id):
             final = output
         assert final is not None
-        # A projection over a page is milliseconds of arithmetic; the loop must not wait for it.
-        return await self._batches.pool(prompt, final.prompt_token_ids, final.outputs.data, want)
+        return await self._pooling.pooled(prompt, token_ids, want, final.outputs.data)
 
     async def _render(self, prompt: Prompt) -> "EngineInput":
         match prompt:

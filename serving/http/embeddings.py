@@ -77,11 +77,15 @@ class EmbeddingsRoute:
         self, call: EmbeddingsCall, choice: Choice, sources: Sequence[Source]
     ) -> Prepared:
         request = PipelineRequest(
-            want=Want(single=not call.multi, multi=call.multi, normalized=call.normalized),
+            want=Want(
+                single=not call.multi,
+                multi=call.multi,
+                normalized=call.normalized,
+                dim=call.dimensions,
+            ),
             prompt_name=choice.prompt_name,
             max_length=self._desk.max_length(choice.lane),
             too_long="cut" if call.truncate else "refuse",
-            dim=call.dimensions,
         )
         pipeline = choice.lane.pipeline
         inputs = [source.input for source in sources]

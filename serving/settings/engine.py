@@ -24,6 +24,12 @@ class EngineSettings(BaseSettings):
     dtype: Dtype | None = None
     """Arithmetic of the model; None is the checkpoint's own."""
 
+    pooling: Literal["engine", "external"] = "engine"
+    """Where token embeddings become vectors: in the engine's worker, or outside an unmodified vLLM."""
+
+    multi_vector_dtype: Literal["float16", "float32"] | None = None
+    """Type in which multi-vectors leave the worker; None is float32 for a float32 model, else float16."""
+
     max_model_tokens: Annotated[int, Field(gt=0)] | None = None
     """Longest prompt in tokens, text or image; None is the manifest's `max_text_tokens`."""
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from jaxtyping import TypeCheckError
 
-from pooling import EmptySpanError, Projector, ShapeError, multi_vector
+from pooling import EmptySpanError, Projector, ShapeError, multi_vector, project
 from tests.pooling import oracle
 from tests.pooling.oracle import DEVICES, DTYPES, examples, normal, scales, seeds, sizes
 
@@ -74,3 +74,16 @@ def test_zero_tokens_are_refused():
 def test_a_flat_sequence_fails_the_shape_check():
     with pytest.raises(TypeCheckError):
         multi_vector(normal(16, seed=0), Projector(normal(8, 16, seed=0), None))
+
+
+@pytest.mark.parametrize("num_tokens", range(1, 12))
+def test_where_the_bytes_lie_changes_no_bit(num_tokens: int) -> None:
+    generator = torch.Generator().manual_seed(num_tokens)
+    projector = Projector(weight=torch.randn(128, 256, generator=generator), bias=None)
+    rows = torch.randn(num_tokens, 256, generator=generator)
+    expected = project(rows, projector)
+    for offset in range(1, 16):
+        room = torch.empty(rows.numel() + offset)
+        elsewhere = room[offset:].view(rows.shape)
+        elsewhere.copy_(rows)
+        assert torch.equal(project(elsewhere, projector), expected)

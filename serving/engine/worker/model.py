@@ -1,0 +1,59 @@
+"""Qwen2.5-VL whose pooler gives finished vectors, from one copy of the weights."""
+
+from pathlib import Path
+
+import torch
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.models.qwen2_5_vl import (
+    Qwen2_5_VLDummyInputsBuilder,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLMultiModalProcessor,
+    Qwen2_5_VLProcessingInfo,
+)
+from vllm.model_executor.models.utils import StageMissingLayer, no_init_weights
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from pooling import Projector
+from serving.engine.projector import load_projector
+from serving.engine.worker.pooler import RecipePooler
+from serving.manifest import read_manifest
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen2_5_VLMultiModalProcessor,
+    info=Qwen2_5_VLProcessingInfo,
+    dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
+)
+class PolyvecQwen25VL(Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's own model with a pooler of ours in place of its language head.
+
+    Task `embed` gives single vectors, `token_embed` multi-vectors, or both of one prompt.
+    """
+
+    is_pooling_model = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        # The language head is as large as the embedding, and nobody asks for a next token. Should a
+        # checkpoint have one, vLLM's loader passes over what is missing here.
+        with no_init_weights(
+            self,
+            lambda module: StageMissingLayer("output", module),
+            targets=(LogitsProcessor, ParallelLMHead),
+        ):
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+        directory = Path(vllm_config.model_config.model)
+        manifest = read_manifest(directory)
+        device = vllm_config.device_config.device
+        assert isinstance(device, torch.device)
+        self.pooler = RecipePooler(manifest, _on(device, load_projector(directory, manifest)))
+
+
+def _on(device: torch.device, projector: Projector | None) -> Projector | None:
+    if projector is None:
+        return None
+    bias = projector.bias
+    return Projector(
+        weight=projector.weight.to(device), bias=None if bias is None else bias.to(device)
+    )
