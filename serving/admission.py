@@ -19,6 +19,9 @@ _UNKNOWN_SPEED_RETRY_S = 5.0
 _SPEED_MEMORY_S = 10.0
 _MIN_SPEED_S = 1.0
 _STALE_S = 60.0
+# How much one call moves what calls usually have, and the most of the bound that a usual call is taken for.
+_USUAL_WEIGHT = 1 / 16
+_MAX_USUAL_SHARE = 1 / 20
 
 
 class Admission:
@@ -46,6 +49,7 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._free_tokens = free_tokens
         self._held: Counter[str] = Counter()
+        self._usual_tokens = 0.0
         self.speed: Speed = Speed(clock)
         """How fast the engine is."""
         self.num_tokens: int = 0
@@ -60,6 +64,7 @@ class Admission:
         Raises:
             QueueFullError: there is no room; nothing was taken.
         """
+        self._usual_tokens += _USUAL_WEIGHT * (num_tokens - self._usual_tokens)
         if (full := self.refusal(caller, num_tokens)) is not None:
             raise full
         self.num_tokens += num_tokens
@@ -86,6 +91,15 @@ class Admission:
             f"The queue is full: {self.num_tokens} tokens wait already. Try again later.",
             retry_after_s=min(max(room_s, _MIN_RETRY_S), _MAX_RETRY_S),
         )
+
+    def usual_refusal(self, caller: str) -> QueueFullError | None:
+        """Why a call of the usual size would not be let in now: for who has not read it yet.
+
+        A full queue floats just below its bound. Were there room for the smallest call, nearly all
+        would be read and tokenised before they are refused, which costs what answering them should.
+        """
+        bound = self._max_tokens * _MAX_USUAL_SHARE
+        return self.refusal(caller, max(1, int(min(self._usual_tokens, bound))))
 
     def _is_over(self, num_tokens: int) -> bool:
         if num_tokens > self._max_tokens:

@@ -44,7 +44,7 @@ class Guard:
         bodies: reads and counts bodies.
         limits: of requests and tokens a minute.
         concurrency: of requests at once.
-        refusal: why the smallest call of a caller finds no room, so that a body need not be read to be
+        refusal: why a usual call of a caller finds no room, so that a body need not be read to be
             refused.
         timeout_s: deadline of a request, from its last byte.
     """

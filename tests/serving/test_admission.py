@@ -52,6 +52,30 @@ def test_one_callers_large_call_does_not_keep_the_others_out() -> None:
     assert admission.num_tokens == 0
 
 
+def test_while_usual_calls_find_no_room_they_are_refused_unread() -> None:
+    admission = Admission(max_tokens=1000)
+    for _ in range(100):
+        with admission.place("a", 40):
+            pass
+    assert admission.usual_refusal("a") is None
+    with admission.place("a", 970):
+        assert admission.refusal("a", 1) is None
+        assert admission.usual_refusal("a") is not None
+        assert admission.usual_refusal("b") is None  # has its share
+    assert admission.usual_refusal("a") is None
+
+
+def test_a_large_call_does_not_make_large_calls_usual() -> None:
+    admission = Admission(max_tokens=1000)
+    for _ in range(100):
+        with admission.place("a", 5000):
+            pass
+    with admission.place("a", 900):
+        assert admission.usual_refusal("a") is None
+    with admission.place("a", 960):
+        assert admission.usual_refusal("a") is not None
+
+
 def test_many_callers_together_are_bounded() -> None:
     admission = Admission(max_tokens=1000)
     places = []
