@@ -1,33 +1,66 @@
-"""The ways to embed that throughput compares, each as one function: options in, seconds a workload out.
+"""The ways to embed that throughput compares, each as one function: options in, turns of a workload out.
 
-    polyvec        the Python API of this repository
-    vllm-recipe    unmodified vLLM on the same merged checkpoint, ALL-token output, pooled in Python one
-                   output after the other: what the publisher's vLLM checkpoints ask callers to do
-    transformers   the merged weights with one more LoRA adapter of the model's rank, unmerged, batch by batch:
-                   the arithmetic of the original library (base + unmerged adapter)
+    polyvec            the Python API of this repository, pooling in vLLM's worker
+    polyvec-external   the same, pooling outside an unmodified vLLM
+    vllm-recipe        unmodified vLLM on the same merged checkpoint, ALL-token output, pooled in Python one
+                       output after the other: what the publisher's vLLM checkpoints ask callers to do
+    vllm-mean          unmodified vLLM with its own MEAN pooling in the worker; texts and single vectors only,
+                       as its mean of a page takes the template in
+    transformers       the merged weights with one more LoRA adapter of the model's rank, unmerged, batch by
+                       batch: the arithmetic of the original library (base + unmerged adapter)
 
 Each runs in a process of its own and imports what it needs.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from benchmarks.load.cpu import cpu_seconds
 from benchmarks.workloads import WORKLOADS, Workload, pages, texts
 
 Encode = Callable[[Workload, Sequence[Any]], int]
 """Embeds all items of a workload; returns how many vectors it made."""
 
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One call over all items of a workload.
+
+    Attributes:
+        seconds: wall time.
+        cpu_seconds: processor time of this process and all below it.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+Turns = dict[str, list[Turn]]
+"""By workload."""
+
 _TRANSFORMERS_BATCH = {8: 256, 64: 64, 512: 16, 755: 8, 8192: 1}
 
 
-def polyvec(options: argparse.Namespace) -> dict[str, list[float]]:
+def polyvec(options: argparse.Namespace) -> Turns:
     """The Python API."""
-    from serving import Embedder
+    return _polyvec(options, pooling="engine")
 
-    with Embedder.load(options.merged / options.task) as embedder:
+
+def polyvec_external(options: argparse.Namespace) -> Turns:
+    """The Python API, pooling outside."""
+    return _polyvec(options, pooling="external")
+
+
+def _polyvec(options: argparse.Namespace, pooling: Literal["engine", "external"]) -> Turns:
+    from serving import Embedder, EngineSettings
+
+    settings = EngineSettings(pooling=pooling)
+    with Embedder.load(options.merged / options.task, settings=settings) as embedder:
 
         def encode(workload: Workload, items: Sequence[Any]) -> int:
             if workload.is_page:
@@ -43,28 +76,14 @@ def polyvec(options: argparse.Namespace) -> dict[str, list[float]]:
         return _measure(options, encode)
 
 
-def vllm_recipe(options: argparse.Namespace) -> dict[str, list[float]]:
+def vllm_recipe(options: argparse.Namespace) -> Turns:
     """The offline entry point of vLLM, pooled by the caller."""
     import torch
     from transformers import AutoTokenizer
-    from vllm import LLM
-    from vllm.config import PoolerConfig
 
     checkpoint = options.merged / options.task
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    llm = LLM(
-        model=str(checkpoint),
-        runner="pooling",
-        pooler_config=PoolerConfig(task="token_embed", pooling_type="ALL", use_activation=False),
-        max_model_len=32768,
-        max_num_batched_tokens=8192,
-        limit_mm_per_prompt={"image": 1, "video": 0},
-        enable_prefix_caching=False,
-        mm_processor_cache_gb=0,
-        disable_log_stats=True,
-        enforce_eager=not torch.cuda.is_available(),
-        kv_cache_memory_bytes=None if torch.cuda.is_available() else 4 * 2**30,
-    )
+    llm = _llm(checkpoint, task="token_embed", pooling_type="ALL", use_activation=False)
     markers = ["<|vision_start|>", "<|vision_end|>"]
     start, end = (tokenizer.get_vocab()[marker] for marker in markers)
     template = _template()
@@ -94,7 +113,23 @@ def vllm_recipe(options: argparse.Namespace) -> dict[str, list[float]]:
     return _measure(options, encode)
 
 
-def transformers(options: argparse.Namespace) -> dict[str, list[float]]:
+def vllm_mean(options: argparse.Namespace) -> Turns:
+    """The offline entry point of vLLM, pooled by vLLM."""
+    from transformers import AutoTokenizer
+
+    checkpoint = options.merged / options.task
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    llm = _llm(checkpoint, task="embed", pooling_type="MEAN")
+
+    def encode(workload: Workload, items: Sequence[Any]) -> int:
+        ids = tokenizer([f"Query: {item}" for item in items])["input_ids"]
+        prompts = [{"prompt_token_ids": row[: workload.num_tokens]} for row in ids]
+        return len(llm.embed(prompts, use_tqdm=False))
+
+    return _measure(options, encode, lambda workload: not (workload.is_page or workload.multi))
+
+
+def transformers(options: argparse.Namespace) -> Turns:
     """Batch by batch, adapter unmerged."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -144,28 +179,58 @@ def transformers(options: argparse.Namespace) -> dict[str, list[float]]:
     return _measure(options, encode)
 
 
-CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, list[float]]]] = {
+CONTENDERS: dict[str, Callable[[argparse.Namespace], Turns]] = {
     "polyvec": polyvec,
+    "polyvec-external": polyvec_external,
     "vllm-recipe": vllm_recipe,
+    "vllm-mean": vllm_mean,
     "transformers": transformers,
 }
 
 
-def _measure(options: argparse.Namespace, encode: Encode) -> dict[str, list[float]]:
-    measured: dict[str, list[float]] = {}
+def _llm(checkpoint: Path, **pooler: Any) -> Any:
+    import torch
+    from vllm import LLM
+    from vllm.config import PoolerConfig
+
+    return LLM(
+        model=str(checkpoint),
+        runner="pooling",
+        pooler_config=PoolerConfig(**pooler),
+        max_model_len=32768,
+        max_num_batched_tokens=8192,
+        limit_mm_per_prompt={"image": 1, "video": 0},
+        enable_prefix_caching=False,
+        mm_processor_cache_gb=0,
+        disable_log_stats=True,
+        enforce_eager=not torch.cuda.is_available(),
+        kv_cache_memory_bytes=None if torch.cuda.is_available() else 4 * 2**30,
+    )
+
+
+def _measure(
+    options: argparse.Namespace,
+    encode: Encode,
+    can: Callable[[Workload], bool] = lambda workload: True,
+) -> Turns:
+    measured: Turns = {}
     for name in options.workload:
         workload = WORKLOADS[name]
+        if not can(workload):
+            continue
         num_items = workload.num_items(options.scale)
         items = pages(num_items) if workload.is_page else texts(workload, num_items)
         # Compiles and allocates what these shapes need.
         encode(workload, items[: max(2, num_items // 8)])
-        seconds = []
+        turns = []
         for _ in range(options.repeat):
+            spent = cpu_seconds(os.getpid()).total
             started = time.perf_counter()
             made = encode(workload, items)
-            seconds.append(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            turns.append(Turn(seconds, cpu_seconds(os.getpid()).total - spent))
             assert made == num_items
-        measured[name] = seconds
+        measured[name] = turns
     return measured
 
 

@@ -2,8 +2,12 @@
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+
+from benchmarks.workloads import WORKLOADS, pages, texts
 
 
 def matmul_flops_per_s(size: int = 8192) -> float:
@@ -19,6 +23,55 @@ def matmul_flops_per_s(size: int = 8192) -> float:
         _wait(device)
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / statistics.median(seconds[3:])
+
+
+def bare_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of one core that preparing an item takes at least.
+
+    A text: `tokenizers` over 64 at once. A page: resized to what the model sees, to float32, normalised and
+    cut into patches, by torchvision and torch, decoded already.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {name: _bare_ms(checkpoint, name) for name in workloads}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bare_ms(checkpoint: Path, name: str) -> float:
+    workload = WORKLOADS[name]
+    if workload.is_page:
+        from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+
+        (page,) = pages(1)
+        # 744 image tokens of 28 x 28 pixels.
+        height, width = 31 * 28, 24 * 28
+
+        def prepare() -> None:
+            tensor = functional.pil_to_tensor(page)
+            small = functional.resize(
+                tensor, [height, width], functional.InterpolationMode.BICUBIC, antialias=True
+            )
+            values = (small.to(torch.float32) / 255 - 0.5) / 0.25
+            values.view(3, height // 14, 14, width // 14, 14).permute(1, 3, 0, 2, 4).contiguous()
+
+        return _cpu_ms(prepare, 10)
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    batch = texts(workload, 64)
+    return _cpu_ms(lambda: tokenizer.encode_batch_fast(batch), 20) / 64
+
+
+def _cpu_ms(call: Callable[[], object], times: int) -> float:
+    call()
+    spent = []
+    for _ in range(times):
+        started = time.process_time()
+        call()
+        spent.append(time.process_time() - started)
+    return 1e3 * statistics.median(spent)
 
 
 def _wait(device: str) -> None:

@@ -1,28 +1,36 @@
 """Items per second of a task: polyvec, the published vLLM recipe, and transformers with unmerged adapters.
 
-    python -m benchmarks.throughput --source CHECKPOINT --merged OUT --task retrieval
+    python -m benchmarks.throughput --merged OUT --task retrieval
+
+With the `null` shape, whose model is a lookup and nothing else, what is measured is everything but the
+model: add `--null-model`.
 
 Every contender runs alone, in a process of its own, over the same texts and pages, and goes from Python
 strings and decoded images to vectors in memory. What is measured is one call over all items of a
-workload, after a warm-up call, several times; the table gives medians and the distance to the limit,
-which is the model's arithmetic at the speed of a large matrix product measured in the same run.
+workload, after a warm-up call, several times; the table gives medians and the distance to two limits
+measured in the same run: the model's arithmetic at the speed of a large matrix product, and the processor
+time of bare tokenising, or of bare resizing and normalising.
 It deliberately knows nothing of polyvec's insides.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.card import Card, format_card, make_card
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, Turn
 from benchmarks.flops import read_flops
-from benchmarks.limits import matmul_flops_per_s
+from benchmarks.limits import bare_ms, matmul_flops_per_s
 from benchmarks.workloads import WORKLOADS
+
+NULL_MODEL = Path(__file__).parent / "null_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class Row:
         seconds: wall time of each counted call.
         items_per_s: items over the median of `seconds`.
         of_limit: arithmetic done per second over that of a bare matrix product; 0 to 1.
+        cpu_ms_per_item: processor time of all processes, median.
+        bare_ms_per_item: processor time of bare preparation.
     """
 
     contender: str
@@ -42,6 +52,8 @@ class Row:
     seconds: list[float]
     items_per_s: float
     of_limit: float
+    cpu_ms_per_item: float
+    bare_ms_per_item: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Result:
     shape: str
     task: str
     matmul_flops_per_s: float
+    null_model: bool
     rows: list[Row]
 
 
@@ -59,27 +72,37 @@ def main() -> None:
     """Run every contender and print the card, the table and one line of JSON."""
     options = _parse()
     if options.child is not None:
-        measured = CONTENDERS[options.child](options)
-        options.child_out.write_text(json.dumps(measured), encoding="utf-8")
+        turns = CONTENDERS[options.child](options)
+        plain = {name: [asdict(turn) for turn in row] for name, row in turns.items()}
+        options.child_out.write_text(json.dumps(plain), encoding="utf-8")
         return
     card = make_card()
     print(format_card(card))
     limit = matmul_flops_per_s()
     print(f"limit        {limit / 1e12:.1f} TFLOP/s, bf16 matrix product of 8192 x 8192")
+    bare = bare_ms(options.merged / options.task, options.workload)
+    for name, milliseconds in bare.items():
+        print(f"bare         {milliseconds:.3f} ms of one core an item, {name}")
     rows: list[Row] = []
     for contender in options.contender:
-        rows += _run(contender, options, limit)
+        rows += _run(contender, options, limit, bare)
         for row in rows:
             if row.contender == contender:
                 print(_line(row), flush=True)
-        line = json.dumps(asdict(Result(card, options.shape, options.task, limit, rows)))
+        line = json.dumps(asdict(_result(card, options, limit, rows)))
         if options.out is not None:
             # After each, so that a run that is cut short keeps what it measured.
             options.out.write_text(line + "\n", encoding="utf-8")
     print(line)
 
 
-def _run(contender: str, options: argparse.Namespace, limit: float) -> list[Row]:
+def _result(card: Card, options: argparse.Namespace, limit: float, rows: list[Row]) -> Result:
+    return Result(card, options.shape, options.task, limit, options.null_model, rows)
+
+
+def _run(
+    contender: str, options: argparse.Namespace, limit: float, bare: Mapping[str, float]
+) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         # Engines print what they like; the result does not stand among it.
         out = Path(scratch) / "seconds.json"
@@ -88,14 +111,17 @@ def _run(contender: str, options: argparse.Namespace, limit: float) -> list[Row]
             [*command, "--child", contender, "--child-out", str(out)],
             stdout=sys.stderr,
             check=False,
+            env=_environment(options),
         )
         if done.returncode != 0:
             print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
             return []
-        measured: dict[str, list[float]] = json.loads(out.read_text(encoding="utf-8"))
+        read = json.loads(out.read_text(encoding="utf-8"))
+    measured = {name: [Turn(**turn) for turn in row] for name, row in read.items()}
     flops = read_flops(options.merged / options.task)
     rows = []
-    for name, seconds in measured.items():
+    for name, turns in measured.items():
+        seconds = [turn.seconds for turn in turns]
         workload = WORKLOADS[name]
         num_items = workload.num_items(options.scale)
         per_item = (
@@ -113,6 +139,8 @@ def _run(contender: str, options: argparse.Namespace, limit: float) -> list[Row]
                 seconds,
                 items_per_s=rate,
                 of_limit=rate * per_item / limit,
+                cpu_ms_per_item=1e3 * statistics.median(t.cpu_seconds for t in turns) / num_items,
+                bare_ms_per_item=bare[name],
             )
         )
     return rows
@@ -123,18 +151,28 @@ def _line(row: Row) -> str:
     return (
         f"{row.contender:<22} {row.workload:<14} {row.items_per_s:>10.1f} items/s"
         f" {row.items_per_s * row.tokens_per_item:>12.0f} tokens/s"
-        f" {row.of_limit:>7.1%} of the limit   ({row.num_items} items, {spread})"
+        f" {row.of_limit:>7.1%} of the limit {row.cpu_ms_per_item:>9.3f} ms of processor an item,"
+        f" {row.cpu_ms_per_item / row.bare_ms_per_item:.1f}x bare   ({row.num_items} items, {spread})"
     )
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    if not options.null_model:
+        return dict(os.environ)
+    folders = [str(NULL_MODEL), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", type=Path, required=True, help="checkpoint with its adapters")
     parser.add_argument("--merged", type=Path, required=True, help="what polyvec merge wrote of it")
     parser.add_argument("--task", default="retrieval")
     parser.add_argument("--shape", default="full", help="name of the shape, for the record")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument(
+        "--null-model", action="store_true", help="the checkpoint has no layers: shape null"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="items, times this")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the JSON here too")
