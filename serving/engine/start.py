@@ -20,7 +20,7 @@ from serving.engine.recipe import MultiDtype
 from serving.engine.sockets import SocketDirectory
 from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
-from serving.engine.worker import ARCHITECTURE, PLUGIN
+from serving.engine.worker import ARCHITECTURE, PLUGIN, register
 from serving.errors import CheckpointError, EngineStartError
 from serving.manifest import Manifest, read_manifest
 from serving.settings import EngineSettings
@@ -119,6 +119,9 @@ def _start_llm(
     with variables(inherited), children_without_main(processes.add):
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if settings.pooling == "engine":
+            # vLLM does so too, but lets an engine that starts beside another go on before it has.
+            register()
         try:
             args = _engine_args(directory, manifest, settings, num_engines, on_cpu=on_cpu)
             # Not by a local name: see `in_own_thread`.

@@ -72,7 +72,12 @@ async def vector(engine: SupervisedEngine) -> torch.Tensor:
     return outcome.single
 
 
-def test_an_engine_is_replaced_after_its_death_and_its_hang(merged_float32: Path) -> None:
+def test_an_engine_is_replaced_after_its_death_and_its_hang(
+    merged_float32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Scheduler and model in two processes, which leave the most behind when they are killed.
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "auto")
+
     async def scenario() -> None:
         before = engine_processes()
         started = Started(merged_float32 / "code")
