@@ -15,7 +15,6 @@ It deliberately knows nothing of polyvec's insides.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,9 +27,8 @@ from benchmarks.card import Card, format_card, make_card
 from benchmarks.contenders import CONTENDERS, Turn
 from benchmarks.flops import read_flops
 from benchmarks.limits import bare_ms, matmul_flops_per_s
+from benchmarks.null_model import use_null_model
 from benchmarks.workloads import WORKLOADS
-
-NULL_MODEL = Path(__file__).parent / "null_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,8 @@ def main() -> None:
         plain = {name: [asdict(turn) for turn in row] for name, row in turns.items()}
         options.child_out.write_text(json.dumps(plain), encoding="utf-8")
         return
+    if options.null_model:
+        use_null_model()
     card = make_card()
     print(format_card(card))
     limit = matmul_flops_per_s()
@@ -111,7 +111,6 @@ def _run(
             [*command, "--child", contender, "--child-out", str(out)],
             stdout=sys.stderr,
             check=False,
-            env=_environment(options),
         )
         if done.returncode != 0:
             print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
@@ -154,13 +153,6 @@ def _line(row: Row) -> str:
         f" {row.of_limit:>7.1%} of the limit {row.cpu_ms_per_item:>9.3f} ms of processor an item,"
         f" {row.cpu_ms_per_item / row.bare_ms_per_item:.1f}x bare   ({row.num_items} items, {spread})"
     )
-
-
-def _environment(options: argparse.Namespace) -> dict[str, str]:
-    if not options.null_model:
-        return dict(os.environ)
-    folders = [str(NULL_MODEL), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def _parse() -> argparse.Namespace:

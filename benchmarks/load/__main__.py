@@ -39,6 +39,7 @@ from benchmarks.load.report import (
 )
 from benchmarks.load.requests import KINDS, Inputs, supports
 from benchmarks.load.servers import Contender, Limits, Server
+from benchmarks.null_model import use_null_model
 
 _IDLE_S = 3.0
 _FIRST_SEED = 999
@@ -66,6 +67,8 @@ class Run:
 def main() -> None:
     """Run all rounds; prints the card, a line a measurement, the table and one line of JSON."""
     options = _parse()
+    if options.null_model:
+        use_null_model()
     card = make_card()
     print(format_card(card), flush=True)
     limits = Limits(dtype=options.dtype, max_tokens=options.max_tokens, compile=options.compile)
@@ -242,6 +245,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--against", default="vllm", help="the server that ratios are to")
     parser.add_argument(
         "--offline", action="store_true", help="measure the engine without a server first"
+    )
+    parser.add_argument(
+        "--null-model", action="store_true", help="the checkpoint has no layers: shape null"
     )
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     return parser.parse_args()

@@ -29,11 +29,6 @@ class CpuSeconds:
         """All of it."""
         return self.api + self.core + self.model
 
-    @property
-    def outside_model(self) -> float:
-        """All but the processes that run the forward pass."""
-        return self.api + self.core
-
     def __sub__(self, before: "CpuSeconds") -> "CpuSeconds":
         return CpuSeconds(self.api - before.api, self.core - before.core, self.model - before.model)
 

@@ -15,7 +15,6 @@ from benchmarks.load.cpu import CpuSeconds
 DEFINITIONS = {
     "latency": "from when a request was due (open loop) or sent (saturation) to its last byte; of answers with 200",
     "cpu_api": "processor time of every process of the server that is not vLLM's engine, user and system",
-    "cpu_outside_model": "the above and vLLM's scheduler process: all but the processes that run the forward pass",
     "cpu_over_offline": "processor time of the whole server less that of the engine's processes on the same prompts, tokenised, in one offline call",
     "client_share": "processor time of the load generator over the duration; 1 is a whole core",
     "send_lag": "how much later than due a request was sent; large values are the client's fault",
@@ -81,7 +80,6 @@ class Summary:
     tokens_per_s: float
     cpu_ms: float | None
     cpu_api_ms: float | None
-    cpu_outside_model_ms: float | None
     cpu_over_offline_ms: float | None
     client_share: float
     send_lag_p99_s: float
@@ -179,7 +177,6 @@ def _summary(rows: Sequence[Row], offline_cpu_ms: dict[str, float]) -> Summary:
         tokens_per_s=statistics.median(row.tokens_per_s for row in rows),
         cpu_ms=total,
         cpu_api_ms=_median([1e3 * cpu.api / items for cpu, items in measured]),
-        cpu_outside_model_ms=_median([1e3 * cpu.outside_model / items for cpu, items in measured]),
         cpu_over_offline_ms=None if total is None or offline is None else total - offline,
         client_share=statistics.median(row.client_cpu_s / row.duration_s for row in rows),
         send_lag_p99_s=statistics.median(row.send_lag_p99_s for row in rows),
@@ -189,7 +186,7 @@ def _summary(rows: Sequence[Row], offline_cpu_ms: dict[str, float]) -> Summary:
 def format_table(summaries: Sequence[Summary], against: str) -> str:
     """A table in Markdown; ratios are to the contender `against`, where it has the same row."""
     heads = ["kind", "load", "server", "items/s", "x", "p50 ms", "p95 ms", "p99 ms", "max ms"]
-    heads += ["CPU ms/item", "API", "outside model", "x", "over offline", "errors", "client"]
+    heads += ["CPU ms/item", "x", "API", "over offline", "errors", "client"]
     peers = {(row.kind, row.mode): row for row in summaries if row.contender == against}
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in sorted(summaries, key=lambda row: (row.kind, row.mode)):
@@ -207,14 +204,13 @@ def _cells(row: Summary, peer: Summary | None) -> list[str]:
         else [f"{1e3 * value:.1f}" for value in asdict(latency).values()]
     )
     errors = ", ".join(f"{n} x {name}" for name, n in row.errors.items()) or "0"
-    outside = row.cpu_outside_model_ms
     return [
         *[row.kind, load, row.contender, f"{row.items_per_s:.1f}"],
         _ratio(row.items_per_s, peer.items_per_s if peer else None),
         *times,
-        *[_number(value) for value in (row.cpu_ms, row.cpu_api_ms, outside)],
-        _ratio(outside, peer.cpu_outside_model_ms if peer else None),
-        _number(row.cpu_over_offline_ms),
+        _number(row.cpu_ms),
+        _ratio(row.cpu_ms, peer.cpu_ms if peer else None),
+        *[_number(value) for value in (row.cpu_api_ms, row.cpu_over_offline_ms)],
         errors,
         f"{row.client_share:.0%}",
     ]

@@ -74,7 +74,6 @@ def test_a_summary_is_the_median_of_the_rounds_and_its_processor_time_is_per_ite
     assert made.latency.max_s == pytest.approx(0.8)
     assert made.cpu_ms == pytest.approx(10.0)
     assert made.cpu_api_ms == pytest.approx(1.0)
-    assert made.cpu_outside_model_ms == pytest.approx(2.0)
     assert made.cpu_over_offline_ms == pytest.approx(6.0)
 
 
