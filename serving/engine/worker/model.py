@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from vllm.config import VllmConfig
+from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.qwen2_5_vl import (
@@ -17,6 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from pooling import Projector
 from serving.engine.projector import load_projector
+from serving.engine.worker.pixels import BlockwiseNorm
 from serving.engine.worker.pooler import RecipePooler
 from serving.manifest import read_manifest
 
@@ -47,6 +49,8 @@ class PolyvecQwen25VL(Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
         manifest = read_manifest(directory)
         device = vllm_config.device_config.device
         assert isinstance(device, torch.device)
+        if device.type == "cpu" and isinstance(self.visual.input_norm, FusedMMInputNorm):
+            self.visual.input_norm = BlockwiseNorm(self.visual.input_norm)
         self.pooler = RecipePooler(manifest, _on(device, load_projector(directory, manifest)))
 
 
