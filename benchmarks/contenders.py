@@ -197,7 +197,8 @@ def _llm(checkpoint: Path, **pooler: Any) -> Any:
         model=str(checkpoint),
         runner="pooling",
         pooler_config=PoolerConfig(**pooler),
-        max_model_len=32768,
+        # vLLM's MEAN does not compute a prompt in several steps.
+        max_model_len=8192 if pooler["pooling_type"] == "MEAN" else 32768,
         max_num_batched_tokens=8192,
         limit_mm_per_prompt={"image": 1, "video": 0},
         enable_prefix_caching=False,
