@@ -116,6 +116,10 @@ def _start_llm(
 ) -> "AsyncLLM":
     on_cpu = runs_on_cpu()
     inherited = _process_variables(settings.log_level) | {"VLLM_RPC_BASE_PATH": str(sockets)}
+    if on_cpu:
+        # The model's threads sleep when they wait for each other. Otherwise they spin on cores that
+        # prepare the next inputs: for pages, half of the processor time.
+        inherited["OMP_WAIT_POLICY"] = "PASSIVE"
     with variables(inherited), children_without_main(processes.add):
         from vllm.v1.engine.async_llm import AsyncLLM
 
