@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from serving.engine.environment import children_without_main, variables
 from serving.engine.external import ExternalPooler
+from serving.engine.garbage import settle
 from serving.engine.pooled_where import PooledHere, PooledInWorker, Pooling
 from serving.engine.processes import EngineProcesses, stop_now
 from serving.engine.projector import load_projector
@@ -62,6 +63,7 @@ async def start_engine(
         )
         undo.pop_all()
     processes.survey()
+    settle()
     pooling: Pooling
     if settings.pooling == "external":
         pooling = PooledHere(ExternalPooler(manifest, projector))

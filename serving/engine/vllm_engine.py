@@ -6,13 +6,13 @@ the one checkpoint it was started on, nor of HTTP.
 """
 
 import asyncio
-import gc
 import itertools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from serving.engine.foreign import foreign_errors, translate
+from serving.engine.garbage import settle
 from serving.engine.pooled_where import Pooling
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
@@ -83,11 +83,10 @@ class VllmEngine:
         llm, self._running = self._running, None
         if llm is not None:
             await stop(llm, self._processes)
-            # It is part of reference cycles, which vLLM may have frozen; what it holds is large, and
-            # complains when it is torn down with the interpreter.
+            # It is part of reference cycles, and was frozen; what it holds is large, and complains when
+            # it is torn down with the interpreter.
             del llm
-            gc.unfreeze()
-            gc.collect()
+            settle()
             self._sockets.release()
 
     @property
