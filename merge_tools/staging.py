@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -57,7 +57,8 @@ class Staging(AbstractContextManager["Staging"]):
     def __enter__(self) -> "Staging":
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out} is a file; give a directory for the output.")
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._release)
             with failures_named(self.out, 0):
                 self._make_out()
                 self._lock_fd = _lock(self.out)
@@ -65,9 +66,7 @@ class Staging(AbstractContextManager["Staging"]):
                 if self.root.exists():
                     shutil.rmtree(self.root)
                 self.root.mkdir()
-        except BaseException:
-            self._release()
-            raise
+            undo.pop_all()
         return self
 
     def directory(self, task: str) -> Path:

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -128,11 +128,10 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         self._targets: dict[tuple[str | None, str], _Target] = {}
 
     def __enter__(self) -> "CheckpointWriter":
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._close_all)
             self._open_all()
-        except BaseException:
-            self._close_all()
-            raise
+            undo.pop_all()
         return self
 
     def _open_all(self) -> None:

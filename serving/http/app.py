@@ -158,7 +158,7 @@ def _guard(
 
 
 def _refusal(lanes: Sequence[Lane], caller: str) -> QueueFullError | None:
-    """Why the smallest call of `caller` finds no room at any engine; None when it does at one."""
+    """Why a usual call of `caller` finds no room at any engine; None when it does at one."""
     refusals = [lane.turns.admission.usual_refusal(caller) for lane in lanes]
     return None if None in refusals else refusals[0]
 

@@ -71,20 +71,19 @@ class RecipePooler(Pooler):  # type: ignore[misc]
     def _pooled(self, token_embeddings: Tensor, metadata: PoolingMetadata, index: int) -> Tensor:
         params = metadata.pooling_params[index]
         numbers = (params.extra_kwargs or {}).get(EXTRA)
-        if numbers is not None:
-            recipe = Recipe.from_numbers(
-                numbers, normalized=params.use_activation is not False, dim=params.dimensions
-            )
-            try:
-                return recipe.pack(recipe.reduce(token_embeddings, self._projector))
-            except PoolingError:
-                return token_embeddings.new_empty(0)
+        normalized, dim = params.use_activation is not False, params.dimensions
         try:
-            recipe = self._default(params, metadata, index, len(token_embeddings))
+            recipe = (
+                self._default(params, metadata, index, len(token_embeddings))
+                if numbers is None
+                else Recipe.from_numbers(numbers, normalized=normalized, dim=dim)
+            )
             packed = recipe.pack(recipe.reduce(token_embeddings, self._projector))
         except PoolingError:
+            if numbers is not None:
+                return token_embeddings.new_empty(0)
             packed = torch.full_like(token_embeddings, torch.nan)
-        return packed[0] if params.task == "embed" else packed
+        return packed[0] if numbers is None and params.task == "embed" else packed
 
     def _default(
         self, params: PoolingParams, metadata: PoolingMetadata, index: int, num_tokens: int
