@@ -108,6 +108,11 @@ def runs_on_cpu() -> bool:
         return bool(current_platform.is_cpu())
 
 
+def num_cpu_threads(reserved_cores: int) -> int:
+    """Threads of a model on this process's cores."""
+    return max(1, len(os.sched_getaffinity(0)) - reserved_cores)
+
+
 def _start_llm(
     directory: Path,
     manifest: Manifest,
@@ -122,6 +127,9 @@ def _start_llm(
         # The model's threads sleep when they wait for each other. Otherwise they spin on cores that
         # prepare the next inputs: for pages, half of the processor time.
         inherited["OMP_WAIT_POLICY"] = "PASSIVE"
+        # A model that has every core keeps those waiting who feed it: what it computes together, it
+        # computes when the last of its threads gets a core.
+        inherited["OMP_NUM_THREADS"] = str(num_cpu_threads(settings.reserved_cores))
     with variables(inherited), children_without_main(processes.add):
         from vllm.v1.engine.async_llm import AsyncLLM
 

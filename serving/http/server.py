@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 import uvicorn
 import uvloop
 
@@ -105,6 +106,8 @@ def run(
     """
     configure_logs(settings.server_log_level, settings.log_format)
     raise_open_files(settings.max_connections)
+    # Blocks of vectors are small here: threads that share one cost more than they save.
+    torch.set_num_threads(1)
     failure: PolyvecError | None = None
     try:
         with contextlib.closing(listener), _loop() as runner:

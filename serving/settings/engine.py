@@ -60,6 +60,9 @@ class EngineSettings(BaseSettings):
     cpu_cache_bytes: Annotated[int, Field(gt=0)] | None = None
     """Memory of the attention cache on a CPU; None is two prompts of the longest length."""
 
+    reserved_cores: Annotated[int, Field(ge=0)] = 0
+    """On a CPU, cores that the model leaves to everything else; it keeps at least one."""
+
     compile: bool | None = None
     """Let the engine compile and capture the model; None is yes on a GPU and no on a CPU."""
 

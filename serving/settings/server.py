@@ -41,6 +41,9 @@ class ServerSettings(EngineSettings):
 
     # Where and what
 
+    reserved_cores: Annotated[int, Field(ge=0)] = 1
+    """On a CPU, cores that the model leaves to the server; it keeps at least one."""
+
     host: str = "127.0.0.1"
     """Address to bind; without keys only a loopback address is taken."""
 
