@@ -5,6 +5,7 @@ rotation by EXIF. Resizing belongs to the engine's processor. Fetches nothing.
 """
 
 import io
+import math
 import struct
 import threading
 import warnings
@@ -87,7 +88,8 @@ def decode_image(source: ImageSource, limits: ImageLimits) -> Image.Image:
         _check_shape(image, name, limits)
         with _LOCKS[id(image) % len(_LOCKS)]:
             image.load()
-        return image.convert("RGB")
+        # Converting would copy what is RGB already.
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def measure_image(source: ImageSource, limits: ImageLimits) -> tuple[int, int]:
@@ -197,13 +199,31 @@ def preload() -> None:
 def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec) -> int:
     """Image tokens of a picture of `width` x `height` pixels, markers and template not counted.
 
-    The model's own smart resize: edges to multiples of `spec.token_edge`, area within
-    `spec.min_pixels` and `max_pixels`.
+    Area within `spec.min_pixels` and `max_pixels`, see `smart_resize`.
     """
-    # Slow to import, and only needed once an image is there.
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
+    edge = spec.token_edge
     rows, columns = smart_resize(
-        height, width, factor=spec.token_edge, min_pixels=spec.min_pixels, max_pixels=max_pixels
+        width, height, edge=edge, min_pixels=spec.min_pixels, max_pixels=max_pixels
     )
-    return int(rows // spec.token_edge) * int(columns // spec.token_edge)
+    return (rows // edge) * (columns // edge)
+
+
+def smart_resize(
+    width: int, height: int, *, edge: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Height and width to which the model resizes a picture of `width` x `height` pixels.
+
+    Multiples of `edge`, of nearly the same aspect ratio, with an area from `min_pixels` to `max_pixels`.
+    Source: `smart_resize` of Qwen2-VL's image processor in transformers, which takes seconds to import in
+    every process that prepares images.
+    """
+    rows, columns = round(height / edge) * edge, round(width / edge) * edge
+    if rows * columns > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(edge, math.floor(height / shrink / edge) * edge)
+        columns = max(edge, math.floor(width / shrink / edge) * edge)
+    elif rows * columns < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / edge) * edge
+        columns = math.ceil(width * grow / edge) * edge
+    return rows, columns

@@ -8,11 +8,17 @@ the one checkpoint it was started on, nor of HTTP.
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from serving.engine.bounds import PromptBounds
 from serving.engine.foreign import foreign_errors, translate
 from serving.engine.garbage import settle
+from serving.engine.imaging.patches import can_cut
+from serving.engine.imaging.pool import ImagePool, num_processes
+from serving.engine.imaging.preparing import Rules
 from serving.engine.pooled_where import Pooling
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
@@ -24,7 +30,6 @@ from serving.settings import EngineSettings
 from serving.together import together
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from vllm.inputs import EngineInput
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -42,10 +47,10 @@ class VllmEngine:
     ) -> None:
         self._processes = processes
         self._sockets = sockets
-        # vLLM looks its names up anew at every import, which a short text would notice.
-        from vllm.inputs import tokens_input
+        from serving.engine.rendered import rendered_image, rendered_text
 
-        self._tokens_input = tokens_input
+        self._rendered_text = rendered_text
+        self._rendered_image = rendered_image
         self._running: AsyncLLM | None = llm
         self._pooling = pooling
         self._limits = ImageLimits(
@@ -54,7 +59,10 @@ class VllmEngine:
             max_aspect_ratio=pooling.manifest.image.max_aspect_ratio,
         )
         self.max_tokens: int = llm.model_config.max_model_len
-        self._max_image_tokens: int = llm.input_processor.mm_encoder_cache_size
+        self._bounds = PromptBounds(self.max_tokens, llm.input_processor.mm_encoder_cache_size)
+        self._images = _image_pool(
+            llm, Rules(pooling.manifest.image, self._limits, self._bounds), settings
+        )
         self._text_slots = asyncio.Semaphore(settings.max_texts_in_flight)
         self._image_slots = asyncio.Semaphore(settings.max_images_in_flight)
         self._foreign = foreign_errors()
@@ -81,6 +89,8 @@ class VllmEngine:
         """Stop vLLM's processes and wait until they are gone; see `Engine.close`."""
         # Forgotten first: vLLM shuts down once more, with errors, when a reference survives until exit.
         llm, self._running = self._running, None
+        if self._images is not None:
+            await self._images.close()
         if llm is not None:
             await stop(llm, self._processes)
             # It is part of reference cycles, and was frozen; what it holds is large, and complains when
@@ -115,56 +125,61 @@ class VllmEngine:
                 raise ours from error
 
     async def _embed(self, prompt: Prompt, want: Want) -> Pooled:
-        rendered = await self._render(prompt)
-        token_ids = rendered["prompt_token_ids"]
-        params = self._pooling.params(prompt, token_ids, want)
-        request_id = f"polyvec-{next(self._numbers)}"
-        final = None
-        async for output in self._llm.encode(rendered, params, request_id):
-            final = output
+        async with self._rendered(prompt) as rendered:
+            token_ids = rendered["prompt_token_ids"]
+            params = self._pooling.params(prompt, token_ids, want)
+            request_id = f"polyvec-{next(self._numbers)}"
+            final = None
+            async for output in self._llm.encode(rendered, params, request_id):
+                final = output
         assert final is not None
         return await self._pooling.pooled(prompt, token_ids, want, final.outputs.data)
 
-    async def _render(self, prompt: Prompt) -> "EngineInput":
+    @asynccontextmanager
+    async def _rendered(self, prompt: Prompt) -> "AsyncIterator[EngineInput]":
+        """What vLLM takes; an image's pixels are there until the block is left."""
         match prompt:
             case TextPrompt():
-                self._check_length(len(prompt.token_ids))
-                return self._tokens_input(list(prompt.token_ids))
+                self._bounds.check_length(len(prompt.token_ids))
+                yield self._rendered_text(prompt)
+            case ImagePrompt() if self._images is not None:
+                async with self._images.patches(prompt) as patches:
+                    yield self._rendered_image(prompt, patches, self.manifest)
             case ImagePrompt():
-                image = await asyncio.to_thread(decode_image, prompt.source, self._limits)
-                self._check_image(prompt, image)
-                return await self._llm.renderer.process_for_engine_async(
-                    {
-                        "prompt_token_ids": list(prompt.token_ids),
-                        "multi_modal_data": {"image": image},
-                        "mm_processor_kwargs": {
-                            "size": {
-                                "shortest_edge": prompt.min_pixels,
-                                "longest_edge": prompt.max_pixels,
-                            }
-                        },
-                    },
-                    time.time(),
-                )
+                yield await self._rendered_by_vllm(prompt)
             case _:
                 assert_never(prompt)
 
-    def _check_length(self, num_tokens: int) -> None:
-        if num_tokens > self.max_tokens:
-            raise InputError(
-                f"The input has {num_tokens} tokens; this engine was loaded for at most {self.max_tokens}. "
-                f"Pass max_length={self.max_tokens} to cut it, or load with a larger max_model_tokens."
-            )
-
-    def _check_image(self, prompt: ImagePrompt, image: "Image") -> None:
+    async def _rendered_by_vllm(self, prompt: ImagePrompt) -> "EngineInput":
+        image = await asyncio.to_thread(decode_image, prompt.source, self._limits)
         num_image_tokens = count_image_tokens(
             image.width, image.height, prompt.max_pixels, self.manifest.image
         )
-        if num_image_tokens > self._max_image_tokens:
-            raise InputError(
-                f"With max_pixels={prompt.max_pixels} the image becomes {num_image_tokens} tokens; this engine "
-                f"was loaded for at most {self._max_image_tokens}. Load with "
-                f"max_pixels={prompt.max_pixels}, or pass a smaller max_pixels."
-            )
-        # The placeholder in the template is one of the image tokens.
-        self._check_length(len(prompt.token_ids) - 1 + num_image_tokens)
+        self._bounds.check_image(num_image_tokens, len(prompt.token_ids), prompt.max_pixels)
+        return await self._llm.renderer.process_for_engine_async(
+            {
+                "prompt_token_ids": list(prompt.token_ids),
+                "multi_modal_data": {"image": image},
+                "mm_processor_kwargs": {
+                    "size": {
+                        "shortest_edge": prompt.min_pixels,
+                        "longest_edge": prompt.max_pixels,
+                    }
+                },
+            },
+            time.time(),
+        )
+
+
+def _image_pool(llm: "AsyncLLM", rules: Rules, settings: EngineSettings) -> ImagePool | None:
+    """None where pixels are not prepared as we do it, so that vLLM has to."""
+    multimodal = llm.model_config.multimodal_config
+    if not getattr(multimodal, "mm_device_do_normalize", False):
+        return None
+    if not can_cut(Path(llm.model_config.model)):
+        return None
+    return ImagePool(
+        rules,
+        processes=num_processes(settings.image_processes),
+        max_images=settings.max_images_in_flight,
+    )

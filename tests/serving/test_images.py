@@ -17,6 +17,7 @@ from serving.images import (
     count_image_tokens,
     decode_image,
     measure_image,
+    smart_resize,
 )
 from serving.inputs import ImageSource
 from serving.manifest import ImageSpec
@@ -195,3 +196,18 @@ def test_every_damaged_file_is_refused_as_one(kind: str) -> None:
         except InputError:
             num_refused += 1
     assert num_refused > 30
+
+
+def test_pictures_are_resized_as_the_model_does() -> None:
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as reference
+
+    draw = Random(0)
+    bounds = [(3136, 602_112), (1, 784), (3136, 3136), (100_000, 16_777_216)]
+    for _ in range(3000):
+        width, height = (int(10 ** draw.uniform(0, 4.3)) for _ in range(2))
+        if max(width, height) / min(width, height) > 200:
+            continue
+        min_pixels, max_pixels = draw.choice(bounds)
+        assert smart_resize(
+            width, height, edge=28, min_pixels=min_pixels, max_pixels=max_pixels
+        ) == reference(height, width, factor=28, min_pixels=min_pixels, max_pixels=max_pixels)

@@ -1,0 +1,118 @@
+"""An image as the patches that the model's vision tower takes, before normalisation.
+
+The pixels of transformers' own image processor, bit for bit, with its resizing and without its detours:
+no copy of what is RGB already, no float32, and no threads of torch, which on small tensors cost more than
+they save. The engine normalises on its device. Knows no vLLM.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from serving.images import smart_resize
+from serving.manifest import ImageSpec
+
+# A still image is two equal frames.
+_FRAMES = 2
+_CHANNELS = 3
+
+# What `cut` does, in the words of a processor's config; where one is silent, it means the same.
+_EXPECTED = {
+    "do_resize": True,
+    "do_convert_rgb": True,
+    "resample": 3,
+    "temporal_patch_size": _FRAMES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Patches of one image, by rows and columns."""
+
+    rows: int
+    columns: int
+
+    @property
+    def num_patches(self) -> int:
+        """All of them."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """One image.
+
+    Attributes:
+        values: uint8 [patch, value], the patches of one image token next to each other; a value is
+            channel, frame, row, column.
+        grid: where they were.
+    """
+
+    values: Tensor
+    grid: Grid
+
+
+def can_cut(checkpoint: Path) -> bool:
+    """Whether the checkpoint's processor does what `cut` does; a file that cannot be read says no."""
+    try:
+        text = (checkpoint / "preprocessor_config.json").read_text(encoding="utf-8")
+        config = json.loads(text)
+        return all(config.get(name, value) == value for name, value in _EXPECTED.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def values_of_patch(spec: ImageSpec) -> int:
+    """Bytes of one patch."""
+    return _CHANNELS * _FRAMES * spec.patch_size**2
+
+
+def grid_of(width: int, height: int, *, min_pixels: int, max_pixels: int, spec: ImageSpec) -> Grid:
+    """The patches of an image of `width` x `height` pixels: the model's own smart resize."""
+    rows, columns = smart_resize(
+        width, height, edge=spec.token_edge, min_pixels=min_pixels, max_pixels=max_pixels
+    )
+    return Grid(rows // spec.patch_size, columns // spec.patch_size)
+
+
+def cut(
+    image: Image.Image,
+    grid: Grid,
+    spec: ImageSpec,
+    out: "np.ndarray[tuple[int, int], np.dtype[np.uint8]]",
+) -> None:
+    """Resize an RGB `image` to `grid`, and write its patches to `out`, uint8 [patch, value].
+
+    Source: Qwen2VLImageProcessor of transformers (resize, patchify), and what torchvision calls to resize
+    bytes on a CPU; torchvision itself takes seconds to import in every process that prepares images.
+    """
+    edge, merge = spec.patch_size, spec.merge_size
+    height, width = grid.rows * edge, grid.columns * edge
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if pixels.shape[1:] != (height, width):
+        pixels = interpolate(
+            pixels.unsqueeze(0),
+            (height, width),
+            mode="bicubic",
+            align_corners=False,
+            antialias=True,
+        )[0]
+    by_token = pixels.numpy().reshape(
+        _CHANNELS, grid.rows // merge, merge, edge, grid.columns // merge, merge, edge
+    )
+    patches = by_token.transpose(1, 4, 2, 5, 0, 3, 6)
+    frames = out.reshape(*patches.shape[:5], _FRAMES, edge, edge)
+    frames[...] = patches[:, :, :, :, :, np.newaxis]
+
+
+def patches_of(image: Image.Image, grid: Grid, spec: ImageSpec) -> Patches:
+    """`cut` into memory of its own."""
+    out = np.empty((grid.num_patches, values_of_patch(spec)), dtype=np.uint8)
+    cut(image, grid, spec, out)
+    return Patches(torch.from_numpy(out), grid)

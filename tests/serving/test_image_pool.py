@@ -1,0 +1,170 @@
+"""Images prepared in processes: the same patches, and a decoder that crashes takes nobody along."""
+
+import asyncio
+import functools
+import io
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from serving.engine.bounds import PromptBounds
+from serving.engine.imaging import pool as pool_module
+from serving.engine.imaging.pool import ImagePool
+from serving.engine.imaging.preparing import Job, Rules, prepare
+from serving.engine.protocol import ImagePrompt
+from serving.errors import EngineStoppedError, InputError
+from serving.images import ImageLimits
+from serving.manifest import ImageSpec
+
+SPEC = ImageSpec(
+    patch_size=14, merge_size=2, min_pixels=3136, max_pixels=602_112, max_aspect_ratio=200
+)
+RULES = Rules(
+    SPEC,
+    ImageLimits(max_bytes=10**7, max_decoded_pixels=10**8, max_aspect_ratio=200),
+    PromptBounds(max_tokens=1000, max_image_tokens=768),
+)
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """`test` as a plain function."""
+
+    @functools.wraps(test)
+    def call(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return call
+
+
+class Crash:
+    """Ends the process that reads it, as a decoder would on a bad day."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os._exit, (1,)
+
+
+def png(width: int, height: int, seed: int = 0) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+def prompt(source: Any) -> ImagePrompt:
+    return ImagePrompt((1, 2, 3), source, SPEC.min_pixels, SPEC.max_pixels)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IMAGES_BEFORE_PROCESSES", 0)
+
+
+async def warmed(pool: ImagePool) -> ImagePool:
+    async with pool.patches(prompt(png(30, 30))):
+        pass
+    async with asyncio.timeout(60):
+        while not pool.is_warm:
+            await asyncio.sleep(0.05)
+    return pool
+
+
+@asynccontextmanager
+async def opened(processes: int = 1, max_images: int = 8) -> AsyncIterator[ImagePool]:
+    pool = ImagePool(RULES, processes=processes, max_images=max_images)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@in_loop
+async def test_patches_from_processes_are_those_of_this_one(tmp_path: Path) -> None:
+    sources = [png(100 + 37 * seed, 300 - 17 * seed, seed) for seed in range(8)]
+    path = tmp_path / "page.png"
+    path.write_bytes(sources[0])
+    async with opened(processes=2) as pool:
+        await warmed(pool)
+
+        async def check(source: bytes | Path) -> None:
+            async with pool.patches(prompt(source)) as patches:
+                # Others write to their slots meanwhile.
+                await asyncio.sleep(0.05)
+                expected = prepare(Job.of(prompt(source)), RULES)
+                assert patches.grid == expected.grid
+                assert torch.equal(patches.values, expected.values)
+
+        await asyncio.gather(*map(check, sources))
+        await check(path)
+
+
+@in_loop
+async def test_errors_of_an_image_come_back_as_they_are() -> None:
+    async with opened() as pool:
+        await warmed(pool)
+        for source, message in (
+            (b"no image", "not an image"),
+            (png(200, 200)[:500], "damaged or truncated"),
+            (Path("/nowhere/page.png"), "cannot be read"),
+            (png(1000, 2), "aspect ratio"),
+        ):
+            with pytest.raises(InputError, match=message):
+                async with pool.patches(prompt(source)):
+                    pass
+
+
+@in_loop
+async def test_an_image_that_crashes_its_decoder_is_refused_and_the_next_is_prepared() -> None:
+    async with opened() as pool:
+        await warmed(pool)
+        others = [asyncio.create_task(_prepared(pool, png(400, 400, seed))) for seed in range(4)]
+        with pytest.raises(InputError, match="ended, twice"):
+            async with pool.patches(prompt(Crash())):
+                pass
+        expected = [prepare(Job.of(prompt(png(400, 400, seed))), RULES) for seed in range(4)]
+        for found, right in zip(await asyncio.gather(*others), expected, strict=True):
+            assert torch.equal(found, right.values)
+        await warmed(pool)
+
+
+@in_loop
+async def test_closing_leaves_no_process_and_refuses_what_is_on_its_way() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    async with opened() as pool:
+        await warmed(pool)
+        tasks = [asyncio.create_task(_prepared(pool, png(900, 900, seed))) for seed in range(8)]
+        await asyncio.sleep(0.01)
+        await pool.close()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert any(isinstance(result, EngineStoppedError) for result in results)
+        assert all(isinstance(result, (EngineStoppedError, torch.Tensor)) for result in results)
+        with pytest.raises(EngineStoppedError):
+            await _prepared(pool, png(30, 30))
+        left = set(psutil.Process().children(recursive=True)) - before
+        assert [one for one in left if "resource_tracker" not in "".join(one.cmdline())] == []
+
+
+@in_loop
+async def test_few_images_and_decoded_ones_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IMAGES_BEFORE_PROCESSES", 2)
+    async with opened() as pool:
+        image = Image.new("RGB", (300, 200), "red")
+        for _ in range(5):
+            assert len(await _prepared(pool, image)) == 4 * 7 * 11
+        assert not pool.is_warm
+    async with opened(processes=0) as pool:
+        for _ in range(5):
+            await _prepared(pool, png(30, 30))
+        assert not pool.is_warm
+
+
+async def _prepared(pool: ImagePool, source: Any) -> torch.Tensor:
+    async with pool.patches(prompt(source)) as patches:
+        return patches.values.clone()
