@@ -17,7 +17,7 @@ from PIL import Image
 
 from serving.engine.bounds import PromptBounds
 from serving.engine.imaging import pool as pool_module
-from serving.engine.imaging.pool import ImagePool
+from serving.engine.imaging.pool import ImagePool, num_processes
 from serving.engine.imaging.preparing import Job, Rules, prepare
 from serving.engine.protocol import ImagePrompt
 from serving.errors import EngineStoppedError, InputError
@@ -163,6 +163,14 @@ async def test_few_images_and_decoded_ones_need_no_process(monkeypatch: pytest.M
         for _ in range(5):
             await _prepared(pool, png(30, 30))
         assert not pool.is_warm
+
+
+def test_every_core_but_one_prepares_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    for num_cores, processes in ((1, 0), (2, 0), (3, 2), (16, 15)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=num_cores: set(range(n)))
+        assert num_processes(None) == processes
+    assert num_processes(0) == 0
+    assert num_processes(5) == 5
 
 
 async def _prepared(pool: ImagePool, source: Any) -> torch.Tensor:

@@ -35,8 +35,15 @@ IMAGES_BEFORE_PROCESSES = 16
 
 
 def num_processes(asked: int | None) -> int:
-    """`asked`, or one for each core but the one that serves."""
-    return max(1, len(os.sched_getaffinity(0)) - 1) if asked is None else asked
+    """`asked`, or one for each core but the one that serves.
+
+    None on two cores: there, with one for the engine, processes only took turns with the threads they
+    replace (benchmarks/README.md, "Images").
+    """
+    if asked is not None:
+        return asked
+    num_cores = len(os.sched_getaffinity(0))
+    return num_cores - 1 if num_cores > 2 else 0
 
 
 class ImagePool:
