@@ -24,10 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.card import Card, format_card, make_card
-from benchmarks.contenders import CONTENDERS, Turn
+from benchmarks.contenders import CONTENDERS
 from benchmarks.flops import read_flops
 from benchmarks.limits import bare_ms, matmul_flops_per_s
 from benchmarks.null_model import use_null_model
+from benchmarks.turns import Turns, UnavailableError, read_turns, write_turns
 from benchmarks.workloads import WORKLOADS
 
 
@@ -56,7 +57,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of the benchmark."""
+    """One run of the benchmark.
+
+    Attributes:
+        unavailable: why, by contender that could not run here.
+    """
 
     card: Card
     shape: str
@@ -64,15 +69,14 @@ class Result:
     matmul_flops_per_s: float
     null_model: bool
     rows: list[Row]
+    unavailable: dict[str, str]
 
 
 def main() -> None:
     """Run every contender and print the card, the table and one line of JSON."""
     options = _parse()
     if options.child is not None:
-        turns = CONTENDERS[options.child](options)
-        plain = {name: [asdict(turn) for turn in row] for name, row in turns.items()}
-        options.child_out.write_text(json.dumps(plain), encoding="utf-8")
+        write_turns(options.child_out, lambda: CONTENDERS[options.child](options))
         return
     if options.null_model:
         use_null_model()
@@ -83,29 +87,28 @@ def main() -> None:
     bare = bare_ms(options.merged / options.task, options.workload)
     for name, milliseconds in bare.items():
         print(f"bare         {milliseconds:.3f} ms of one core an item, {name}")
-    rows: list[Row] = []
+    result = Result(card, options.shape, options.task, limit, options.null_model, [], {})
     for contender in options.contender:
-        rows += _run(contender, options, limit, bare)
+        try:
+            rows = _rows(contender, _run(contender), options, limit, bare)
+        except UnavailableError as reason:
+            result.unavailable[contender] = str(reason)
+            print(f"{contender:<22} not available here: {reason}", flush=True)
+            rows = []
+        result.rows.extend(rows)
         for row in rows:
-            if row.contender == contender:
-                print(_line(row), flush=True)
-        line = json.dumps(asdict(_result(card, options, limit, rows)))
+            print(_line(row), flush=True)
+        line = json.dumps(asdict(result))
         if options.out is not None:
             # After each, so that a run that is cut short keeps what it measured.
             options.out.write_text(line + "\n", encoding="utf-8")
     print(line)
 
 
-def _result(card: Card, options: argparse.Namespace, limit: float, rows: list[Row]) -> Result:
-    return Result(card, options.shape, options.task, limit, options.null_model, rows)
-
-
-def _run(
-    contender: str, options: argparse.Namespace, limit: float, bare: Mapping[str, float]
-) -> list[Row]:
+def _run(contender: str) -> Turns:
     with tempfile.TemporaryDirectory() as scratch:
         # Engines print what they like; the result does not stand among it.
-        out = Path(scratch) / "seconds.json"
+        out = Path(scratch) / "turns.json"
         command = [sys.executable, "-m", "benchmarks.throughput", *sys.argv[1:]]
         done = subprocess.run(
             [*command, "--child", contender, "--child-out", str(out)],
@@ -114,9 +117,17 @@ def _run(
         )
         if done.returncode != 0:
             print(f"{contender}: failed with status {done.returncode}", file=sys.stderr)
-            return []
-        read = json.loads(out.read_text(encoding="utf-8"))
-    measured = {name: [Turn(**turn) for turn in row] for name, row in read.items()}
+            return {}
+        return read_turns(out)
+
+
+def _rows(
+    contender: str,
+    measured: Turns,
+    options: argparse.Namespace,
+    limit: float,
+    bare: Mapping[str, float],
+) -> list[Row]:
     flops = read_flops(options.merged / options.task)
     rows = []
     for name, turns in measured.items():

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+PAGE_TEMPLATE = (
+    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|>\n"
+)
+"""The prompt of a page, for peers that take a string."""
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

@@ -1,0 +1,37 @@
+"""What the peers read of a merged checkpoint: its config, its type and the multi-vector projector."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+def text_config(checkpoint: Path) -> dict[str, Any]:
+    """The language model's part of `config.json`."""
+    config = _read(checkpoint / "config.json")
+    text: dict[str, Any] = config.get("text_config", config)
+    return text
+
+
+def dtype_name(checkpoint: Path) -> str:
+    """The type of the weights, as torch calls it; vLLM's "auto" makes float16 of float32."""
+    return str(_read(checkpoint / "config.json")["torch_dtype"])
+
+
+def weight_bytes(checkpoint: Path) -> int:
+    """Of all tensors of the model."""
+    return int(_read(checkpoint / "model.safetensors.index.json")["metadata"]["total_size"])
+
+
+def load_projector(checkpoint: Path) -> tuple[Tensor, Tensor]:
+    """Weight [projected, hidden] and bias [projected], float32."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(checkpoint / "multi_vector_projector.safetensors")
+    return tensors["weight"].float(), tensors["bias"].float()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
