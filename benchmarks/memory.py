@@ -219,7 +219,7 @@ def _memory(process: psutil.Process) -> ProcessMemory | None:
     try:
         held = process.memory_full_info()
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-        name = " ".join(process.cmdline()[:1]) or process.name()
+        name = Path((process.cmdline() or [process.name()])[0]).name
     except (psutil.Error, OSError):
         return None  # it ended meanwhile
     peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
