@@ -1,6 +1,6 @@
 """`polyvec serve` against `vllm serve` on the same merged checkpoint: latencies, throughput, processor time.
 
-    python -m benchmarks.load --checkpoint OUT/retrieval --out benchmarks/results/load-cpu.json
+    python -m benchmarks.load --checkpoint OUT/retrieval --out load.json
 
 Every round starts each server alone, in turn, in changing order. A first round finds each server's
 highest throughput by kind of request; its figures set the rates of the open loop (`--share` of the
