@@ -135,6 +135,26 @@ async def test_an_image_that_crashes_its_decoder_is_refused_and_the_next_is_prep
 
 
 @in_loop
+async def test_a_caller_that_leaves_does_not_write_into_anothers_pixels() -> None:
+    large, small = png(3000, 3000), png(400, 400, 1)
+    right = prepare(Job.of(prompt(small)), RULES)
+    async with opened(processes=2, max_images=1) as pool:
+        await warmed(pool)
+        # The second process is up before the race.
+        await asyncio.gather(_prepared(pool, png(900, 900)), _prepared(pool, png(900, 900)))
+        left = asyncio.create_task(_prepared(pool, large))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.sleep(0)
+        async with pool.patches(prompt(small)) as patches:
+            async with asyncio.timeout(30):
+                while not pool.has_room:
+                    await asyncio.sleep(0.01)
+            assert torch.equal(patches.values, right.values)
+        assert torch.equal(await _prepared(pool, small), right.values)
+
+
+@in_loop
 async def test_closing_leaves_no_process_and_refuses_what_is_on_its_way() -> None:
     before = set(psutil.Process().children(recursive=True))
     async with opened() as pool:

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
@@ -44,6 +45,30 @@ def num_processes(asked: int | None) -> int:
         return asked
     num_cores = len(os.sched_getaffinity(0))
     return num_cores - 1 if num_cores > 2 else 0
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A slot that is taken.
+
+    Attributes:
+        number: which.
+        written_by: the last that was asked to write to it.
+    """
+
+    number: int
+    written_by: "Future[Grid] | None" = None
+
+    def give_back(self, free: list[int]) -> None:
+        """Let others have it as soon as nobody writes to it any more.
+
+        A caller may leave while a process still prepares its image; what that writes must not become
+        another's pixels.
+        """
+        if self.written_by is None:
+            free.append(self.number)
+        else:
+            self.written_by.add_done_callback(lambda _: free.append(self.number))
 
 
 class ImagePool:
@@ -86,17 +111,17 @@ class ImagePool:
         self._num_seen += 1
         if self._closed:
             raise _stopped()
-        if isinstance(job.source, Image.Image) or not self._has_process():
+        slot = None if isinstance(job.source, Image.Image) else self._take_slot()
+        if slot is None:
             yield await asyncio.to_thread(prepare, job, self._rules)
             return
-        slot = self._free.pop()
         try:
             grid = await self._in_process(job, slot)
             assert self._memory is not None
-            values = in_slot(self._memory, slot, grid, self._rules.spec)
+            values = in_slot(self._memory, slot.number, grid, self._rules.spec)
             yield Patches(torch.from_numpy(values), grid)
         finally:
-            self._free.append(slot)
+            slot.give_back(self._free)
 
     async def close(self) -> None:
         """End all processes; images on their way are refused."""
@@ -113,13 +138,19 @@ class ImagePool:
         """Whether a process is ready."""
         return self._warm is not None and self._warm.done() and self._warm.exception() is None
 
-    def _has_process(self) -> bool:
-        """Whether one is ready; starts the first when there have been enough images for it."""
+    @property
+    def has_room(self) -> bool:
+        """Whether a process could write somewhere now."""
+        return bool(self._free)
+
+    def _take_slot(self) -> "_Slot | None":
+        """Where a process may write to; None when none is ready. Starts the first after enough images."""
         if not self._processes or self._num_seen <= IMAGES_BEFORE_PROCESSES:
-            return False
+            return None
         if self._warm is None:
             self._start()
-        return self.is_warm
+        # Slots of callers who left come back when their images are done, so there may be none.
+        return _Slot(self._free.pop()) if self.is_warm and self._free else None
 
     def _start(self) -> None:
         if self._memory is None:
@@ -138,7 +169,7 @@ class ImagePool:
             initargs=(self._rules, self._memory.path, self._slot_bytes),
         )
 
-    async def _in_process(self, job: Job, slot: int) -> Grid:
+    async def _in_process(self, job: Job, slot: "_Slot") -> Grid:
         executor = self._executor
         try:
             return await self._submitted(executor, job, slot)
@@ -150,12 +181,14 @@ class ImagePool:
             raise _stopped()
         return await self._alone(job, slot)
 
-    async def _alone(self, job: Job, slot: int) -> Grid:
+    async def _alone(self, job: Job, slot: "_Slot") -> Grid:
         """Again, in a process that has no other image to crash on."""
         executor = self._new_executor(1)
         try:
             return await self._submitted(executor, job, slot)
         except BrokenExecutor as error:
+            if self._closed:
+                raise _stopped() from error
             raise InputError(
                 "The process that prepared the image ended, twice. It is damaged in a way that crashes its "
                 "decoder, or there is not enough memory for it. Save it anew in another format."
@@ -163,11 +196,14 @@ class ImagePool:
         finally:
             await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
 
-    async def _submitted(self, executor: ProcessPoolExecutor | None, job: Job, slot: int) -> Grid:
+    async def _submitted(
+        self, executor: ProcessPoolExecutor | None, job: Job, slot: "_Slot"
+    ) -> Grid:
         if executor is None:
             raise _stopped()
         with children_without_main():
-            prepared = executor.submit(prepare_in_slot, job, slot)
+            prepared = executor.submit(prepare_in_slot, job, slot.number)
+        slot.written_by = prepared
         try:
             return await asyncio.wrap_future(prepared)
         except asyncio.CancelledError as error:
