@@ -1,7 +1,7 @@
 """Decode one image within bounds, and count the tokens it becomes.
 
 Pixels are those of the model's own loader: Pillow's decoding of the first frame, converted to RGB, no
-rotation by EXIF. Resizing belongs to the engine's processor. Fetches nothing.
+rotation by EXIF. Says what size the model resizes to; resizing is the engine's. Fetches nothing.
 """
 
 import io
@@ -192,7 +192,7 @@ def _check_shape(image: Image.Image, name: str, limits: ImageLimits) -> None:
 
 
 def preload() -> None:
-    """Import what the first image needs, which takes seconds."""
+    """Import what vLLM's own preparation of a first image needs, which takes seconds."""
     from transformers.models.qwen2_vl import image_processing_qwen2_vl  # noqa: F401
 
 

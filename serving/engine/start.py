@@ -127,9 +127,10 @@ def _start_llm(
         # The model's threads sleep when they wait for each other. Otherwise they spin on cores that
         # prepare the next inputs: for pages, half of the processor time.
         inherited["OMP_WAIT_POLICY"] = "PASSIVE"
-        # A model that has every core keeps those waiting who feed it: what it computes together, it
-        # computes when the last of its threads gets a core.
-        inherited["OMP_NUM_THREADS"] = str(num_cpu_threads(settings.reserved_cores))
+        if settings.reserved_cores:
+            # A model that has every core keeps those waiting who feed it: what it computes together, it
+            # computes when the last of its threads gets a core.
+            inherited["OMP_NUM_THREADS"] = str(num_cpu_threads(settings.reserved_cores))
     with variables(inherited), children_without_main(processes.add):
         from vllm.v1.engine.async_llm import AsyncLLM
 

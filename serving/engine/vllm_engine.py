@@ -90,7 +90,7 @@ class VllmEngine:
         # Forgotten first: vLLM shuts down once more, with errors, when a reference survives until exit.
         llm, self._running = self._running, None
         if self._images is not None:
-            await self._images.close()
+            self._images.close()
         if llm is not None:
             await stop(llm, self._processes)
             # It is part of reference cycles, and was frozen; what it holds is large, and complains when
@@ -176,7 +176,7 @@ def _image_pool(llm: "AsyncLLM", rules: Rules, settings: EngineSettings) -> Imag
     multimodal = llm.model_config.multimodal_config
     if not getattr(multimodal, "mm_device_do_normalize", False):
         return None
-    if not can_cut(Path(llm.model_config.model)):
+    if not can_cut(Path(llm.model_config.model), rules.spec):
         return None
     return ImagePool(
         rules,

@@ -52,8 +52,8 @@ class EngineSettings(BaseSettings):
     """Images decoded and waiting for the engine at once; each holds its pixels in memory."""
 
     image_processes: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode and cut up images beside this one, started after the first few; 0 uses threads
-    of this one. None is one for each core but one, and 0 on two cores."""
+    """Processes of each engine that decode and cut up images, started after the first few; 0 uses threads.
+    None is one for each core but one, up to 8, and 0 on two cores."""
 
     max_texts_in_flight: Annotated[int, Field(gt=0)] = 1024
     """Texts handed to the engine at once."""

@@ -88,17 +88,32 @@ def test_patches_of_golden_images(
 def test_a_config_that_asks_for_other_pixels_is_left_to_vllm(
     merged_float32: Path, tmp_path: Path
 ) -> None:
-    assert can_cut(merged_float32 / "retrieval")
+    spec = read_manifest(merged_float32 / "retrieval").image
+    assert can_cut(merged_float32 / "retrieval", spec)
     path = tmp_path / "preprocessor_config.json"
     config = json.loads((merged_float32 / "retrieval" / path.name).read_text(encoding="utf-8"))
-    assert not can_cut(tmp_path)
-    for name, value in (("resample", 2), ("do_resize", False), ("temporal_patch_size", 1)):
+    assert not can_cut(tmp_path, spec)
+    for name, value in (
+        ("resample", 2),
+        ("do_resize", False),
+        ("temporal_patch_size", 1),
+        ("patch_size", 16),
+        ("merge_size", 1),
+    ):
         path.write_text(json.dumps(config | {name: value}), encoding="utf-8")
-        assert not can_cut(tmp_path)
+        assert not can_cut(tmp_path, spec)
     path.write_text("[]", encoding="utf-8")
-    assert not can_cut(tmp_path)
+    assert not can_cut(tmp_path, spec)
     path.write_text(json.dumps(config), encoding="utf-8")
-    assert can_cut(tmp_path)
+    assert can_cut(tmp_path, spec)
+    # transformers 5 looks here first.
+    shared = tmp_path / "processor_config.json"
+    shared.write_text(json.dumps({"image_processor": config | {"resample": 2}}), encoding="utf-8")
+    assert not can_cut(tmp_path, spec)
+    shared.write_text(json.dumps({"image_processor": config}), encoding="utf-8")
+    assert can_cut(tmp_path, spec)
+    shared.write_text(json.dumps({"image_processor": None}), encoding="utf-8")
+    assert not can_cut(tmp_path, spec)
 
 
 def test_an_image_of_too_many_tokens_is_refused_before_it_is_resized(spec: ImageSpec) -> None:

@@ -6,6 +6,7 @@ containers keep as small as 64 MB. What nobody has written to takes no memory.
 
 import mmap
 import os
+import weakref
 from typing import Self
 
 import numpy as np
@@ -17,14 +18,16 @@ class SharedSlots:
     """Slots 0, 1, ..., of `slot_bytes` each.
 
     Args:
-        descriptor: of a file that is large enough; the file stays open as long as this object.
+        descriptor: of a file that is large enough; it is closed when this object goes, not before, so
+            that its path stays true.
         slot_bytes: of each slot.
     """
 
     def __init__(self, descriptor: int, slot_bytes: int) -> None:
+        weakref.finalize(self, os.close, descriptor)
         self._descriptor = descriptor
         self._slot_bytes = slot_bytes
-        self._map = mmap.mmap(descriptor, 0)
+        self._map = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
 
     @classmethod
     def create(cls, num_slots: int, slot_bytes: int) -> Self:
@@ -47,7 +50,3 @@ class SharedSlots:
         """The first `num_bytes` of `slot`; keeps the memory mapped as long as it lives."""
         assert num_bytes <= self._slot_bytes
         return np.frombuffer(self._map, np.uint8, num_bytes, slot * self._slot_bytes)
-
-    def close(self) -> None:
-        """Open no more views; memory goes with the last of those there are."""
-        os.close(self._descriptor)

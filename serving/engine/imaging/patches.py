@@ -1,13 +1,14 @@
 """An image as the patches that the model's vision tower takes, before normalisation.
 
 The pixels of transformers' own image processor, bit for bit, with its resizing and without its detours:
-no copy of what is RGB already, no float32, and no threads of torch, which on small tensors cost more than
+no copy of what is RGB already, no float32, and pixels moved by numpy, since torch's threads cost more here than
 they save. The engine normalises on its device. Knows no vLLM.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,14 +59,24 @@ class Patches:
     grid: Grid
 
 
-def can_cut(checkpoint: Path) -> bool:
+def can_cut(checkpoint: Path, spec: ImageSpec) -> bool:
     """Whether the checkpoint's processor does what `cut` does; a file that cannot be read says no."""
+    expected = _EXPECTED | {"patch_size": spec.patch_size, "merge_size": spec.merge_size}
     try:
-        text = (checkpoint / "preprocessor_config.json").read_text(encoding="utf-8")
-        config = json.loads(text)
-        return all(config.get(name, value) == value for name, value in _EXPECTED.items())
+        config = _processor_config(checkpoint)
+        return all(config.get(name, value) == value for name, value in expected.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _processor_config(checkpoint: Path) -> Any:
+    """As transformers finds it: version 5 keeps all of a model's processors in one file."""
+    shared = checkpoint / "processor_config.json"
+    if shared.exists():
+        processors = json.loads(shared.read_text(encoding="utf-8"))
+        if "image_processor" in processors:
+            return processors["image_processor"]
+    return json.loads((checkpoint / "preprocessor_config.json").read_text(encoding="utf-8"))
 
 
 def values_of_patch(spec: ImageSpec) -> int:

@@ -1,19 +1,23 @@
 """Processes that prepare images while this one serves; patches come back through shared memory.
 
-In threads of this process, decoding would take turns with the event loop at the interpreter's lock, and a
-decoder that crashes would take the server with it. A process takes seconds to start, so the first images,
-and those that are decoded already, are prepared in threads. Knows no vLLM.
+In threads of this process, decoding takes turns with the event loop at the interpreter's lock, and a decoder
+that crashes takes the server with it. A process takes seconds to start, so the first images are prepared in
+threads nevertheless, as are those that come while a crashed process is replaced, and those that are decoded
+already. Knows no vLLM.
 """
 
 import asyncio
+import logging
 import math
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
+import psutil
 import torch
 from PIL import Image
 
@@ -31,12 +35,16 @@ from serving.engine.imaging.preparing import (
 from serving.engine.protocol import ImagePrompt
 from serving.errors import EngineStoppedError, InputError
 
+_log = logging.getLogger(__name__)
+
+_PAGE_BYTES = 4096
+
 IMAGES_BEFORE_PROCESSES = 16
 """Whoever embeds a few images does not wait for processes, nor pay for them."""
 
 
 def num_processes(asked: int | None) -> int:
-    """`asked`, or one for each core but the one that serves.
+    """`asked`, or one for each core but the one that serves, and not more than 8.
 
     None on two cores: there, with one for the engine, processes only took turns with the threads they
     replace (benchmarks/README.md, "Images").
@@ -44,7 +52,7 @@ def num_processes(asked: int | None) -> int:
     if asked is not None:
         return asked
     num_cores = len(os.sched_getaffinity(0))
-    return num_cores - 1 if num_cores > 2 else 0
+    return min(8, num_cores - 1) if num_cores > 2 else 0
 
 
 @dataclass(slots=True)
@@ -85,18 +93,15 @@ class ImagePool:
         self._processes = processes
         self._max_images = max_images
         spec = rules.spec
-        patches_per_token = spec.merge_size**2
-        self._slot_bytes = (
-            math.ceil(
-                rules.bounds.max_image_tokens * patches_per_token * values_of_patch(spec) / 4096
-            )
-            * 4096
-        )
+        num_bytes = rules.bounds.max_image_tokens * spec.merge_size**2 * values_of_patch(spec)
+        self._slot_bytes = math.ceil(num_bytes / _PAGE_BYTES) * _PAGE_BYTES
         self._num_seen = 0
         self._memory: SharedSlots | None = None
         self._free = list(range(max_images))
         self._executor: ProcessPoolExecutor | None = None
         self._warm: Future[object] | None = None
+        self._started: set[psutil.Process] = set()
+        self._alone = asyncio.Semaphore(1)
         self._closed = False
 
     @asynccontextmanager
@@ -123,15 +128,16 @@ class ImagePool:
         finally:
             slot.give_back(self._free)
 
-    async def close(self) -> None:
-        """End all processes; images on their way are refused."""
+    def close(self) -> None:
+        """End all processes at once; images on their way are refused.
+
+        Nothing is waited for, and no thread needed: this is called when the interpreter ends, too.
+        """
         self._closed = True
+        self._kill(self._started)
         executor, self._executor = self._executor, None
         if executor is not None:
-            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+            executor.shutdown(wait=False)
 
     @property
     def is_warm(self) -> bool:
@@ -143,21 +149,30 @@ class ImagePool:
         """Whether a process could write somewhere now."""
         return bool(self._free)
 
-    def _take_slot(self) -> "_Slot | None":
+    def _take_slot(self) -> _Slot | None:
         """Where a process may write to; None when none is ready. Starts the first after enough images."""
         if not self._processes or self._num_seen <= IMAGES_BEFORE_PROCESSES:
             return None
         if self._warm is None:
             self._start()
+        elif self._warm.done() and (error := self._warm.exception()) is not None:
+            self._do_without(error)
         # Slots of callers who left come back when their images are done, so there may be none.
         return _Slot(self._free.pop()) if self.is_warm and self._free else None
 
     def _start(self) -> None:
-        if self._memory is None:
-            self._memory = SharedSlots.create(self._max_images, self._slot_bytes)
-        self._executor = self._new_executor(self._processes)
-        with children_without_main():
-            self._warm = self._executor.submit(os.getpid)
+        try:
+            if self._memory is None:
+                self._memory = SharedSlots.create(self._max_images, self._slot_bytes)
+            self._executor = self._new_executor(self._processes)
+            with children_without_main(partial(self._note, self._started)):
+                self._warm = self._executor.submit(os.getpid)
+        except OSError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: BaseException) -> None:
+        _log.warning("No process for images could be started (%s); threads prepare them.", error)
+        self._processes, self._warm, self._executor = 0, None, None
 
     def _new_executor(self, processes: int) -> ProcessPoolExecutor:
         assert self._memory is not None
@@ -169,47 +184,69 @@ class ImagePool:
             initargs=(self._rules, self._memory.path, self._slot_bytes),
         )
 
-    async def _in_process(self, job: Job, slot: "_Slot") -> Grid:
+    async def _in_process(self, job: Job, slot: _Slot) -> Grid:
         executor = self._executor
+        assert executor is not None
         try:
-            return await self._submitted(executor, job, slot)
+            return await self._submitted(executor, self._started, job, slot)
         except BrokenExecutor:
-            if self._executor is executor and not self._closed:
+            if self._executor is executor:
                 # Whoever comes next is prepared in a thread until a new process is up.
                 self._executor, self._warm = None, None
-        if self._closed:
-            raise _stopped()
-        return await self._alone(job, slot)
+        return await self._again(job, slot)
 
-    async def _alone(self, job: Job, slot: "_Slot") -> Grid:
-        """Again, in a process that has no other image to crash on."""
-        executor = self._new_executor(1)
-        try:
-            return await self._submitted(executor, job, slot)
-        except BrokenExecutor as error:
+    async def _again(self, job: Job, slot: _Slot) -> Grid:
+        """In a process that has no other image to crash on; one such at a time."""
+        async with self._alone:
             if self._closed:
-                raise _stopped() from error
-            raise InputError(
-                "The process that prepared the image ended, twice. It is damaged in a way that crashes its "
-                "decoder, or there is not enough memory for it. Save it anew in another format."
-            ) from error
-        finally:
-            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+                raise _stopped()
+            executor, started = self._new_executor(1), set[psutil.Process]()
+            try:
+                return await self._submitted(executor, started, job, slot)
+            except BrokenExecutor as error:
+                if self._closed:
+                    raise _stopped() from error
+                raise InputError(
+                    "The process that prepared the image ended, twice. It is damaged in a way that crashes "
+                    "its decoder, or there is not enough memory for it. Save it anew in another format."
+                ) from error
+            finally:
+                self._kill(started)
+                executor.shutdown(wait=False)
 
     async def _submitted(
-        self, executor: ProcessPoolExecutor | None, job: Job, slot: "_Slot"
+        self,
+        executor: ProcessPoolExecutor,
+        started: set[psutil.Process],
+        job: Job,
+        slot: _Slot,
     ) -> Grid:
-        if executor is None:
-            raise _stopped()
-        with children_without_main():
+        with children_without_main(partial(self._note, started)):
             prepared = executor.submit(prepare_in_slot, job, slot.number)
         slot.written_by = prepared
-        try:
-            return await asyncio.wrap_future(prepared)
-        except asyncio.CancelledError as error:
-            if self._closed and prepared.cancelled():
-                raise _stopped() from error
-            raise
+        # A cancelled future would break the executor should a process end later, for all that wait.
+        waiting = asyncio.wrap_future(prepared)
+        waiting.add_done_callback(_retrieve)
+        return await asyncio.shield(waiting)
+
+    def _note(self, started: set[psutil.Process], pid: int) -> None:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            started.add(process)
+            self._started.add(process)
+
+    def _kill(self, processes: set[psutil.Process]) -> None:
+        # What they prepare is of no use to anybody, and a decoder may take minutes.
+        for process in tuple(processes):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._started -= processes
+
+
+def _retrieve(prepared: "asyncio.Future[Grid]") -> None:
+    """Its caller may have left; asyncio would complain that nobody looked."""
+    if not prepared.cancelled():
+        prepared.exception()
 
 
 def _stopped() -> EngineStoppedError:

@@ -5,6 +5,7 @@ patches go, so that pixels are never pickled.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,8 +43,11 @@ class Job:
 
     @classmethod
     def of(cls, prompt: ImagePrompt) -> "Job":
-        """The image of `prompt`."""
-        return cls(prompt.source, prompt.min_pixels, prompt.max_pixels, len(prompt.token_ids))
+        """The image of `prompt`; a process of the pool may have another working directory."""
+        source = prompt.source
+        if isinstance(source, Path):
+            source = source.absolute()
+        return cls(source, prompt.min_pixels, prompt.max_pixels, len(prompt.token_ids))
 
 
 def prepare(job: Job, rules: Rules) -> Patches:
