@@ -10,6 +10,15 @@ def settle() -> None:
     takes half a second in which nobody is answered, several times a minute under load. vLLM's own
     server does the same. What is part of a cycle and given up later is found by the next `settle`.
     """
+    # vLLM's; polyvec is used without it, too.
+    import zmq.asyncio
+
     gc.unfreeze()
+    # A context that is collected waits for its sockets to be closed, and no longer knows those that are
+    # collected with it: for ever, if it comes first. So contexts come last.
+    kinds = (zmq.Context, zmq.asyncio.Context)
+    contexts = [found for found in gc.get_objects() if type(found) in kinds]
+    gc.collect()
+    contexts.clear()
     gc.collect()
     gc.freeze()

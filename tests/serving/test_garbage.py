@@ -1,0 +1,26 @@
+import subprocess
+import sys
+
+LEAK = """
+import zmq
+from serving.engine.garbage import settle
+
+class Client:
+    def __init__(self):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.PULL)
+        self.socket.bind("tcp://127.0.0.1:*")
+        self.itself = self
+
+for _ in range(20):
+    Client()
+settle()
+print("settled")
+"""
+
+
+def test_clients_that_were_never_closed_hold_nobody_up() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEAK], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "settled\n", done.stderr
