@@ -93,9 +93,6 @@ class FakeEngine:
                 num_image_tokens = count_image_tokens(
                     image.width, image.height, prompt.max_pixels, self.manifest.image
                 )
-                placeholder = self.manifest.special_token_ids.image_pad
-                at = prompt.token_ids.index(placeholder)
-                head, tail = prompt.token_ids[:at], prompt.token_ids[at + 1 :]
-                return [*head, *[placeholder] * num_image_tokens, *tail]
+                return prompt.expanded(self.manifest.special_token_ids.image_pad, num_image_tokens)
             case _:
                 assert_never(prompt)

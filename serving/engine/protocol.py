@@ -44,6 +44,11 @@ class ImagePrompt:
     min_pixels: int
     max_pixels: int
 
+    def expanded(self, image_pad: int, num_image_tokens: int) -> list[int]:
+        """The template with `image_pad`, which it holds once, for each image token."""
+        at = self.token_ids.index(image_pad)
+        return [*self.token_ids[:at], *[image_pad] * num_image_tokens, *self.token_ids[at + 1 :]]
+
 
 Prompt = TextPrompt | ImagePrompt
 

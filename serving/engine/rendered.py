@@ -25,18 +25,17 @@ def rendered_text(prompt: TextPrompt) -> EngineInput:
 
 
 def rendered_image(prompt: ImagePrompt, patches: Patches, manifest: Manifest) -> EngineInput:
-    """The template with a placeholder for each image token, and the patches that become them."""
+    """The template with its image tokens, and the patches that become them."""
     grid = patches.grid
-    num_tokens = grid.num_patches // manifest.image.merge_size**2
-    placeholder = manifest.special_token_ids.image_pad
-    at = prompt.token_ids.index(placeholder)
-    head, tail = prompt.token_ids[:at], prompt.token_ids[at + 1 :]
+    num_tokens = grid.num_tokens(manifest.image)
+    image_pad = manifest.special_token_ids.image_pad
+    at = prompt.token_ids.index(image_pad)
     fields: Any = {
         "pixel_values": patches.values,
         "image_grid_thw": torch.tensor([[1, grid.rows, grid.columns]]),
     }
     return mm_input(
-        [*head, *[placeholder] * num_tokens, *tail],
+        prompt.expanded(image_pad, num_tokens),
         MultiModalKwargsItems.from_hf_inputs(
             fields,
             {

@@ -39,10 +39,10 @@ class ServerSettings(EngineSettings):
         frozen=True, extra="forbid", env_prefix=PREFIX, use_attribute_docstrings=True
     )
 
-    # Where and what
-
     reserved_cores: Annotated[int, Field(ge=0)] = 1
     """On a CPU, cores that the model leaves to the server; it keeps at least one."""
+
+    # Where and what
 
     host: str = "127.0.0.1"
     """Address to bind; without keys only a loopback address is taken."""

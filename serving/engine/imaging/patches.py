@@ -44,6 +44,10 @@ class Grid:
         """All of them."""
         return self.rows * self.columns
 
+    def num_tokens(self, spec: ImageSpec) -> int:
+        """Image tokens, each of a square of patches."""
+        return self.num_patches // spec.merge_size**2
+
 
 @dataclass(frozen=True, slots=True)
 class Patches:

@@ -158,7 +158,7 @@ class ImagePool:
         elif self._warm.done() and (error := self._warm.exception()) is not None:
             self._do_without(error)
         # Slots of callers who left come back when their images are done, so there may be none.
-        return _Slot(self._free.pop()) if self.is_warm and self._free else None
+        return _Slot(self._free.pop()) if self.is_warm and self.has_room else None
 
     def _start(self) -> None:
         try:
@@ -250,4 +250,6 @@ def _retrieve(prepared: "asyncio.Future[Grid]") -> None:
 
 
 def _stopped() -> EngineStoppedError:
-    return EngineStoppedError("The engine was closed while an image was prepared.")
+    return EngineStoppedError(
+        "The engine was closed while an image was prepared. Load the checkpoint again."
+    )

@@ -90,6 +90,5 @@ def set_up(rules: Rules, memory_path: str, slot_bytes: int) -> None:
 def _checked_grid(job: Job, rules: Rules, size: tuple[int, int]) -> Grid:
     spec = rules.spec
     grid = grid_of(*size, min_pixels=job.min_pixels, max_pixels=job.max_pixels, spec=spec)
-    num_image_tokens = grid.num_patches // spec.merge_size**2
-    rules.bounds.check_image(num_image_tokens, job.template_tokens, job.max_pixels)
+    rules.bounds.check_image(grid.num_tokens(spec), job.template_tokens, job.max_pixels)
     return grid
