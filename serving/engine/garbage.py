@@ -10,6 +10,9 @@ def settle() -> None:
     takes half a second in which nobody is answered, several times a minute under load. vLLM's own
     server does the same. What is part of a cycle and given up later is found by the next `settle`.
     """
+    was_enabled = gc.isenabled()
+    # A collection that comes by itself would not know the order that is needed here.
+    gc.disable()
     # vLLM's; polyvec is used without it, too.
     import zmq.asyncio
 
@@ -22,3 +25,5 @@ def settle() -> None:
     contexts.clear()
     gc.collect()
     gc.freeze()
+    if was_enabled:
+        gc.enable()
