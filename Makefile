@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target makes from the package index alone.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
-EXTRAS ?= cpu,dev
+EXTRAS ?= cpu,ray,dev
 CHECKPOINT ?= tests/golden/jina-v4-mini
 BIN := .venv/bin
 comma := ,

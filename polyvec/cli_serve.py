@@ -8,14 +8,24 @@ from urllib.parse import urlsplit
 import typer
 
 from polyvec.settings_options import with_options
-from serving.settings import ServerSettings, load_server_settings
+from serving.settings import EngineSettings, ServerSettings, load_server_settings
+from serving.settings.documents import DocumentSettings
+from serving.settings.supervision import SupervisionSettings
 
 if TYPE_CHECKING:
     from serving.engine.protocol import Engine
     from serving.http.server import Bound
 
 
-@with_options(ServerSettings, panels=("Server", "Engine"))
+@with_options(
+    ServerSettings,
+    panels={
+        ServerSettings: "Server",
+        DocumentSettings: "Server",
+        SupervisionSettings: "Server",
+        EngineSettings: "Engine",
+    },
+)
 def serve(
     models: Annotated[Path, typer.Argument(help="What `polyvec merge` wrote: OUT or OUT/<task>.")],
     task: Annotated[

@@ -6,7 +6,7 @@ Values stay strings; the settings class converts and checks them, as it does tho
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def with_options(
-    settings: type[BaseSettings], *, panels: tuple[str, str]
+    settings: type[BaseSettings], *, panels: Mapping[type[BaseSettings], str]
 ) -> Callable[[Command], Command]:
     """A decorator: the command's `**options` become an option for each field of `settings`.
 
@@ -26,24 +26,17 @@ def with_options(
 
     Args:
         settings: the class; its fields' docstrings are the options' help.
-        panels: headings in the help, of its own fields and of those it inherits; its own come first,
-            and those that only change an inherited one come last among them.
+        panels: headings in the help: a class of `settings`' ancestry, and the heading of the fields that it
+            declares or changes; they come in this order, changed ones after new ones.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        written = settings.__annotations__
-        inherited = {
-            name for base in settings.__mro__[1:] for name in getattr(base, "__annotations__", {})
-        }
-        fields = sorted(
-            settings.model_fields.items(),
-            key=lambda item: (item[0] not in written, item[0] in inherited),
-        )
+        places = {name: _place(name, settings, panels) for name in settings.model_fields}
         options = [
-            _option(name, field, panels[0] if name in written else panels[1])
-            for name, field in fields
+            _option(name, settings.model_fields[name], panel)
+            for name, (_, _, panel) in sorted(places.items(), key=lambda item: item[1][:2])
         ]
         parameters = [*own, *options]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -51,6 +44,15 @@ def with_options(
         return command
 
     return decorate
+
+
+def _place(
+    name: str, settings: type[BaseSettings], panels: Mapping[type[BaseSettings], str]
+) -> tuple[int, bool, str]:
+    """Where the heading of a field stands among the headings, whether it is a changed field, and the heading."""
+    writers = [kind for kind in settings.__mro__ if name in inspect.get_annotations(kind)]
+    kind = next(kind for kind in writers if kind in panels)
+    return list(panels).index(kind), len(writers) > 1, panels[kind]
 
 
 def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:

@@ -7,6 +7,7 @@
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
     ├── QueueFullError     too much is waiting already; try again later
+    ├── StoppingError      whoever was asked is on its way out
     └── EngineError
         ├── EngineStartError   the engine did not come up
         ├── EngineStoppedError the engine was closed before or during the call
@@ -77,6 +78,13 @@ class QueueFullError(PolyvecError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StoppingError(PolyvecError):
+    """Whoever was asked is on its way out; ask another, or again later."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping. Try again.")
 
 
 class EngineError(PolyvecError):

@@ -32,10 +32,10 @@ from serving.http.limits_storage import LimitsStorage
 from serving.http.listing import MODELS_PATH, listing_routes
 from serving.http.metrics import Metrics
 from serving.http.openapi import EMBEDDINGS_SPEC, RERANK_SPEC, SCORE_SPEC, document
-from serving.http.pdf import PdfRenderer
 from serving.http.ranking import RankingRoutes
 from serving.http.sources import Sources
 from serving.http.tracing import configure_tracing
+from serving.pdf import PdfRenderer
 from serving.service import Lane, Service
 from serving.settings import ServerSettings
 from serving.supervisor import EngineState

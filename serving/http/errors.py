@@ -18,6 +18,7 @@ from serving.errors import (
     InputError,
     QueueFullError,
     SettingsError,
+    StoppingError,
     TaskError,
 )
 
@@ -112,6 +113,8 @@ def from_polyvec(error: Exception) -> HttpError | None:
                 retry_after_s=error.retry_after_s,
                 reason="QUEUE_FULL",
             )
+        case StoppingError():
+            return HttpError(503, "SERVICE_UNAVAILABLE", str(error), retry_after_s=5)
         case EngineError():
             # Its message may hold what vLLM printed.
             return HttpError(

@@ -11,7 +11,6 @@ from typing import assert_never
 from serving.errors import InputError
 from serving.http.body import Share
 from serving.http.fetch import Fetcher
-from serving.http.pdf import PdfRenderer
 from serving.http.record import InputCounts
 from serving.http.stages import Stage, Stages
 from serving.http.wire.items import (
@@ -24,6 +23,7 @@ from serving.http.wire.items import (
     TokensItem,
 )
 from serving.inputs import Input, PageImage, Text
+from serving.pdf import PdfRenderer
 from serving.preparing import in_preparing_thread
 from serving.prompts import Prompter
 from serving.together import together

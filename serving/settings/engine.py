@@ -13,6 +13,11 @@ from serving.manifest import Dtype
 
 PREFIX = "POLYVEC_"
 
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+MIB = 1024 * 1024
+
 
 class EngineSettings(BaseSettings):
     """Settings of one engine, frozen; unset fields come from `POLYVEC_*` in the environment."""

@@ -10,6 +10,8 @@ from pydantic_settings import SettingsError as SourceError
 
 from serving.errors import SettingsError
 from serving.manifest import Dtype
+from serving.settings.batch import BatchSettings
+from serving.settings.cluster import ClusterSettings
 from serving.settings.engine import PREFIX, EngineSettings
 from serving.settings.server import ServerSettings
 
@@ -37,6 +39,24 @@ def load_server_settings(given: Mapping[str, Any]) -> ServerSettings:
     return _build(ServerSettings, given)
 
 
+def load_cluster_settings(given: Mapping[str, Any]) -> ClusterSettings:
+    """A cluster's settings, as `load_server_settings` finds a server's.
+
+    Raises:
+        SettingsError: a value is not valid, or a `POLYVEC_*` variable is unknown; names it.
+    """
+    return _build(ClusterSettings, given)
+
+
+def load_batch_settings(given: Mapping[str, Any]) -> BatchSettings:
+    """A batch job's settings, as `load_server_settings` finds a server's.
+
+    Raises:
+        SettingsError: a value is not valid, or a `POLYVEC_*` variable is unknown; names it.
+    """
+    return _build(BatchSettings, given)
+
+
 def _build(kind: type[S], given: Mapping[str, Any]) -> S:
     _check_environment()
     return _checked(kind, given)
@@ -62,7 +82,9 @@ def _checked(kind: type[S], given: Mapping[str, Any]) -> S:
 
 def _check_environment() -> None:
     # A variable for a server may stand in the environment of a batch job.
-    known = {name.upper() for name in ServerSettings.model_fields}
+    known = {
+        name.upper() for kind in (ClusterSettings, BatchSettings) for name in kind.model_fields
+    }
     for name in os.environ:
         asked = name.removeprefix(PREFIX)
         if asked != name and asked not in known:

@@ -11,28 +11,25 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from serving.settings.engine import PREFIX, EngineSettings
+from serving.settings.documents import DocumentSettings
+from serving.settings.engine import MIB, PREFIX, Count, Seconds
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Count = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
-
-MIB = 1024 * 1024
 
 
-def _split(value: object) -> object:
+def split_list(value: object) -> object:
     """`a,b`, as in the environment, or a list of such, as from repeated flags, in its parts."""
     match value:
         case str():
             return [part.strip() for part in value.split(",") if part.strip()]
         case list():
-            parts = [_split(item) if isinstance(item, str) else [item] for item in value]
+            parts = [split_list(item) if isinstance(item, str) else [item] for item in value]
             return [part for found in parts if isinstance(found, list) for part in found]
         case _:
             return value
 
 
-class ServerSettings(EngineSettings):
+class ServerSettings(DocumentSettings):
     """Settings of `polyvec serve`, frozen; unset fields come from `POLYVEC_*` in the environment."""
 
     model_config = SettingsConfigDict(
@@ -100,30 +97,17 @@ class ServerSettings(EngineSettings):
     max_decoded_pixels: Count = 64 * 1024 * 1024
     """Pixels of one decoded image, before resizing."""
 
-    max_pdf_bytes: Count = 8 * MIB
-    """Bytes of one PDF."""
-
-    max_pdf_pages: Count = 256
-    """Pages of one PDF."""
-
-    pdf_dpi: Annotated[int, Field(ge=36, le=600)] = 144
-    """Resolution that PDF pages are rendered at, before the model's own resizing."""
-
-    pdf_timeout_s: Seconds = 60.0
-    """Time that rendering one PDF may take."""
-
-    pdf_processes: Count = 2
-    """PDFs rendered at once, each in a process of its own."""
-
     # Fetching images by URL. Without NoDecode, lists in the environment would have to be JSON.
 
     fetch_urls: bool = True
     """Fetch images and PDFs that are given as http(s) URLs."""
 
-    fetch_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    fetch_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = ()
     """Only these hosts, with commas between; `*.example.com` is all below it; empty is every public host."""
 
-    fetch_private_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = ()
+    fetch_private_networks: Annotated[
+        tuple[Network, ...], NoDecode, BeforeValidator(split_list)
+    ] = ()
     """Networks, with commas between, that are fetched from although not public, as `10.1.0.0/16`."""
 
     fetch_timeout_s: Seconds = 10.0
@@ -166,21 +150,6 @@ class ServerSettings(EngineSettings):
 
     drain_timeout_s: Seconds = 60.0
     """After that, time for accepted requests to be answered."""
-
-    engine_start_timeout_s: Seconds = 1800.0
-    """An engine that has not come up within this is given up, or started again if it once was up."""
-
-    probe_interval_s: Seconds = 5.0
-    """An engine that has answered nothing for this long is asked for one token."""
-
-    stall_timeout_s: Seconds = 300.0
-    """An engine with work that answers nothing for this long is taken for dead."""
-
-    max_engine_restarts: Annotated[int, Field(ge=0)] = 3
-    """Restarts of one engine within `engine_restart_window_s`; past it the process exits with 1."""
-
-    engine_restart_window_s: Seconds = 900.0
-    """See `max_engine_restarts`."""
 
     # Reporting
 

@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.errors import InputError
-from serving.http import pdf
-from serving.http.errors import HttpError
-from serving.http.pdf import PdfRenderer
-from serving.http.pdf_worker import HEADER, Fault, Kind, choose_scale
+from serving import pdf
+from serving.errors import InputError, StoppingError
+from serving.pdf import PdfRenderer
+from serving.pdf_worker import HEADER, Fault, Kind, choose_scale
 from serving.settings.server import ServerSettings
 from tests.http.documents import A4, encrypted_pdf, picture_pdf, slow_pdf, written_pdf
 
@@ -197,7 +196,7 @@ def test_its_process_has_no_secrets_little_room_and_a_session_of_its_own(
         assert any("pdfium" in library for library in libraries)
         assert not any("torch" in library for library in libraries)
         await renderer.close()
-        with pytest.raises(HttpError):
+        with pytest.raises(StoppingError):
             await task
 
     asyncio.run(test())
@@ -229,8 +228,8 @@ def test_closing_ends_what_is_rendered_and_what_waits_and_leaves_no_process(run:
         await renderer.close()
         assert workers() == []
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [isinstance(result, HttpError) for result in results] == [True, True]
-        with pytest.raises(HttpError):
+        assert [isinstance(result, StoppingError) for result in results] == [True, True]
+        with pytest.raises(StoppingError):
             await renderer.render(SOUND, max_page_pixels=MAX_PAGE_PIXELS)
 
     run(test())

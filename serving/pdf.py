@@ -6,7 +6,7 @@ document, gets neither the server's environment nor its files, and answers in a 
 bytes that is checked here; a pool of workers that answer in pickles, such as anyio's, would let a
 document that takes over its worker into the server and into the next caller's document.
 
-Knows nothing of how pages are drawn; serving/http/pdf_worker.py does.
+Knows nothing of how pages are drawn; serving/pdf_worker.py does.
 """
 
 import asyncio
@@ -20,9 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
 
-from serving.errors import InputError
-from serving.http.errors import HttpError
-from serving.http.pdf_worker import (
+from serving.errors import InputError, StoppingError
+from serving.pdf_worker import (
     HEADER,
     MAX_ASPECT_RATIO,
     MAX_PAGE_POINTS,
@@ -31,7 +30,7 @@ from serving.http.pdf_worker import (
     Job,
     Kind,
 )
-from serving.settings.server import ServerSettings
+from serving.settings.documents import DocumentSettings
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +46,9 @@ _REAP_TIMEOUT_S = 5.0
 
 
 class PdfRenderer:
-    """Renders PDFs within `settings`; one for the whole server."""
+    """Renders PDFs within `settings`; one for the whole process."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: DocumentSettings) -> None:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.pdf_processes)
         self._running: set[Process] = set()
@@ -64,7 +63,7 @@ class PdfRenderer:
 
         Raises:
             InputError: it is no PDF, is encrypted or damaged, or has more than may be rendered.
-            HttpError: 503, the server is stopping.
+            StoppingError: this is being closed.
         """
         if len(data) > self._settings.max_pdf_bytes:
             raise InputError(
@@ -81,7 +80,7 @@ class PdfRenderer:
         )
         async with self._slots:
             if self._closed:
-                raise _stopping()
+                raise StoppingError()
             try:
                 async with asyncio.timeout(self._settings.pdf_timeout_s):
                     return await self._render(data, job)
@@ -92,7 +91,7 @@ class PdfRenderer:
                 ) from error
             except (EOFError, ConnectionError, ValueError) as error:
                 if self._closed:
-                    raise _stopping() from error
+                    raise StoppingError() from error
                 if isinstance(error, InputError):
                     raise
                 raise InputError(
@@ -100,7 +99,7 @@ class PdfRenderer:
                 ) from error
 
     async def close(self) -> None:
-        """End what is being rendered and take no more; both answer 503. No process is left."""
+        """End what is being rendered and take no more; both raise `StoppingError`. No process is left."""
         self._closed = True
         for process in self._running:
             _kill(process)
@@ -142,7 +141,7 @@ async def _start(job: Job) -> Process:
     )
 
 
-async def _exchange(process: Process, data: bytes, settings: ServerSettings) -> list[bytes]:
+async def _exchange(process: Process, data: bytes, settings: DocumentSettings) -> list[bytes]:
     """Send the document, and take its pages.
 
     Raises:
@@ -181,7 +180,7 @@ async def _exchange(process: Process, data: bytes, settings: ServerSettings) -> 
                 assert_never(other)
 
 
-def _reason(fault: Fault, number: int, settings: ServerSettings) -> str:
+def _reason(fault: Fault, number: int, settings: DocumentSettings) -> str:
     match fault:
         case Fault.DAMAGED:
             return "The PDF cannot be read; it is damaged or truncated."
@@ -234,9 +233,3 @@ async def _reap(process: Process) -> None:
         async with asyncio.timeout(_REAP_TIMEOUT_S):
             await process.stdout.read()
             await process.wait()
-
-
-def _stopping() -> HttpError:
-    return HttpError(
-        503, "SERVICE_UNAVAILABLE", "The server is stopping. Try again.", retry_after_s=5
-    )
