@@ -47,7 +47,8 @@ class Admission:
     ) -> None:
         self._max_tokens = max_tokens
         self._max_wait_s = max_wait_s
-        self._free_tokens = free_tokens
+        self.free_tokens: int = free_tokens
+        """As many as the engine takes at once; they do not wait."""
         self._held: Counter[str] = Counter()
         self._usual_tokens = 0.0
         self.speed: Speed = Speed(clock)
@@ -105,7 +106,7 @@ class Admission:
         if num_tokens > self._max_tokens:
             return True
         wait_s = self.speed.seconds_for(num_tokens)
-        return num_tokens > self._free_tokens and wait_s is not None and wait_s > self._max_wait_s
+        return num_tokens > self.free_tokens and wait_s is not None and wait_s > self._max_wait_s
 
 
 class Speed:

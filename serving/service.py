@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from serving.admission import Admission
 from serving.engine.protocol import Engine, TextPrompt
@@ -25,6 +25,17 @@ from serving.turns import TurnQueue
 StartEngine = Callable[[Path], Awaitable[Engine]]
 GiveUp = Callable[[str, EngineError], None]
 
+
+@runtime_checkable
+class Watched(Protocol):
+    """An engine that knows whether it answers, without asking."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it does."""
+        ...
+
+
 # Steps of the engine that are handed to it ahead: it never waits, and nobody waits long for a turn.
 _STEPS_AHEAD = 4
 
@@ -37,6 +48,8 @@ class Lane:
     prompter: Prompter
     turns: TurnQueue
     pipeline: Pipeline
+    running_tokens: int
+    """Tokens that one engine is given at once."""
 
     @classmethod
     def around(cls, engine: Engine, prompter: Prompter, settings: ServerSettings) -> Self:
@@ -59,7 +72,8 @@ class Lane:
             max_aspect_ratio=prompter.manifest.image.max_aspect_ratio,
             one_frame=True,
         )
-        return cls(engine, prompter, turns, Pipeline(engine, prompter, limits=limits, turns=turns))
+        pipeline = Pipeline(engine, prompter, limits=limits, turns=turns)
+        return cls(engine, prompter, turns, pipeline, running_tokens)
 
     @property
     def manifest(self) -> Manifest:
@@ -69,9 +83,7 @@ class Lane:
     @property
     def is_up(self) -> bool:
         """Whether the engine answers, as far as is known; an engine nobody watches is believed."""
-        return not isinstance(self.engine, SupervisedEngine) or (
-            self.engine.state is EngineState.READY
-        )
+        return not isinstance(self.engine, Watched) or self.engine.is_up
 
 
 class Service:

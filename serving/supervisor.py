@@ -109,6 +109,11 @@ class SupervisedEngine:
         """Where the engine stands now."""
         return self._state
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it is ready."""
+        return self._state is EngineState.READY
+
     def start(self) -> None:
         """Start the engine in the background, on the running loop; a second call does nothing."""
         if self._task is None and self._state is EngineState.STARTING:

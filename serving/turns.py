@@ -99,6 +99,13 @@ class TurnQueue:
         self.running_tokens: int = 0
         """Tokens that the engine has now."""
 
+    def resize(self, max_running_tokens: int) -> None:
+        """Let the engine hold another number of tokens, as when there are more of it or fewer."""
+        if max_running_tokens != self._max_running_tokens:
+            self._max_running_tokens = max_running_tokens
+            self.admission.free_tokens = max_running_tokens
+            self._give_turns()
+
     def pieces(self, sizes: Sequence[int]) -> list[slice]:
         """Cut a call whose prompts have `sizes` tokens into neighbours that take turns together."""
         pieces: list[slice] = []

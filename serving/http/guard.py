@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from serving.deadline import deadline as time_limit
 from serving.errors import QueueFullError
 from serving.http.body import Bodies, Share
 from serving.http.concurrency import Concurrency
@@ -107,7 +108,8 @@ class Guard:
 
                 watcher = asyncio.create_task(watch())
                 try:
-                    yield
+                    with time_limit(self._timeout_s):
+                        yield
                 finally:
                     watcher.cancel()
         except TimeoutError as error:

@@ -3,13 +3,15 @@
 A superset of the server's settings; every default once. It does not know Ray.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from serving.settings.engine import PREFIX, Count, Seconds
+from serving.errors import TaskError
+from serving.settings.engine import MIB, PREFIX, Count, Seconds
 from serving.settings.server import ServerSettings, split_list
 
 
@@ -74,12 +76,26 @@ class ClusterSettings(ServerSettings):
     cpus_per_ingress: Annotated[float, Field(gt=0)] = 1.0
     """CPUs that Ray sets aside for each of them."""
 
-    replica_wait_s: Seconds = 60.0
+    front_buffer_bytes: Count = MIB
+    """Largest request that is sent to another ingress when the first dies under it; memory for each
+    connection in use."""
+
+    replica_wait_s: Seconds = 180.0
     """Time that a call waits for a replica where there is none, such as while a task scales up from zero; then
     503."""
 
     max_attempts: Count = 3
     """Replicas that a call is tried on when one of them dies under it."""
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        storage = self.limits_storage.get_secret_value()
+        if self.keys is not None and self.ingress_replicas > 1 and storage.startswith("memory"):
+            raise ValueError(
+                f"{self.ingress_replicas} ingress_replicas would each count the limits of keys for themselves. "
+                "Pass limits_storage (POLYVEC_LIMITS_STORAGE) a redis:// URL."
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -91,6 +107,18 @@ class ClusterSettings(ServerSettings):
                     "It must be at least that, and at least 1."
                 )
         return self
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse counts of replicas for tasks that are not served.
+
+        Raises:
+            TaskError: there are some.
+        """
+        named = {value.rpartition("=")[0] for value in self.min_replicas + self.max_replicas}
+        if unknown := sorted(named - {""} - set(tasks)):
+            raise TaskError(
+                f"min_replicas or max_replicas names {unknown}, and the tasks are {list(tasks)}."
+            )
 
     def replicas(self, task: str) -> Replicas:
         """How many replicas `task` may have."""

@@ -1,0 +1,64 @@
+"""What stands before the ingresses: Ray Serve's HAProxy, set up so that a dying ingress costs no request.
+
+Ray reads these settings from the environment of its own processes. Where polyvec starts Ray, it sets them;
+on a cluster that runs already, its operator does (deploy/kubernetes). Knows names and values; no Ray.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from serving.settings import ClusterSettings
+
+_RETRIES = 3
+# An ingress that is stopped goes on answering for this long, until every front knows.
+_MIN_DRAIN_S = 2
+
+
+def front_environment(settings: ClusterSettings) -> dict[str, str]:
+    """The environment that Ray is to be started in.
+
+    Requests go straight from HAProxy to an ingress, without Serve's own proxy between them. HAProxy takes a
+    whole request in before it sends it, and sends it to another ingress when the first dies without
+    an answer: embedding twice gives the same vectors. A request larger than `front_buffer_bytes` is
+    passed on as it comes, and fails with its ingress.
+    """
+    # Serve knows no setting for the two lines after the first; what it is given stands in the file as is.
+    retry = "\n    ".join(
+        [
+            "conn-failure empty-response",
+            "option http-buffer-request",
+            f"timeout http-request {math.ceil(settings.upload_timeout_s)}s",
+        ]
+    )
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": retry,
+        "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(settings.front_buffer_bytes),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(settings.max_connections),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.keep_alive_s)),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_MIN_DRAIN_S),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def apart(ports: tuple[int, int], name: str) -> Mapping[str, str]:
+    """What two clusters on one machine may not share: HAProxy's files and its own ports.
+
+    Args:
+        ports: two free ones.
+        name: unlike that of any other cluster on this machine.
+    """
+    directory = Path(tempfile.gettempdir()) / f"polyvec-{name}"
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[0]),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[1]),
+    }

@@ -1,0 +1,91 @@
+"""What answers HTTP in a cluster: the same application as the single process, over replicas.
+
+Ray Serve starts and stops it, and gives it requests. Knows the service and the application; nothing of
+engines.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.serve.handle import DeploymentHandle
+
+from serving.cluster.board import board_of
+from serving.cluster.engine import Patience, ReplicaEngine
+from serving.http.app import application
+from serving.http.edge import Draining
+from serving.http.logs import configure_logs
+from serving.manifest import find_tasks, read_manifest
+from serving.service import Lane, Service
+from serving.settings import ClusterSettings
+
+_LOOK_S = 1.0
+
+
+class Ingress:
+    """The HTTP application behind Ray Serve."""
+
+    async def __init__(  # type: ignore[misc] # Ray Serve awaits it
+        self, models: Path, settings: ClusterSettings, replicas: dict[str, DeploymentHandle]
+    ) -> None:
+        """Open the application; replicas may come later.
+
+        Args:
+            models: what `polyvec merge` wrote; only manifests and tokenizers are read.
+            settings: the cluster's.
+            replicas: of each task.
+
+        Raises:
+            PolyvecError: a checkpoint cannot be served, or a setting is not valid.
+        """
+        configure_logs(settings.server_log_level, settings.log_format)
+        torch.set_num_threads(1)
+        directories = find_tasks(models, list(replicas))
+        self._engines = {
+            task: ReplicaEngine(
+                handle,
+                board_of(handle.app_name, handle.deployment_name),
+                settings.max_model_tokens or read_manifest(directories[task]).max_text_tokens,
+                Patience(
+                    replica_wait_s=settings.replica_wait_s,
+                    max_attempts=settings.max_attempts,
+                    may_sleep=settings.replicas(task).least == 0,
+                ),
+            )
+            for task, handle in replicas.items()
+        }
+        self._service = Service.of_engines(directories, self._engines, settings)
+        self._draining = Draining()
+        self._parts = AsyncExitStack()
+        self._app = await self._parts.enter_async_context(
+            application(self._service, settings, draining=self._draining)
+        )
+        self._look()
+        self._looking = asyncio.create_task(self._keep_looking())
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The application; called by Ray Serve."""
+        return self._app
+
+    async def __del__(self) -> None:
+        """Close the application; awaited by Ray Serve when what was accepted has been answered."""
+        self._draining.is_on = True
+        self._looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._looking
+        await self._service.close()
+        await self._parts.aclose()
+
+    def _look(self) -> None:
+        """Give each task's queue as much as its replicas take."""
+        for task, engine in self._engines.items():
+            lane: Lane = self._service.lanes[task]
+            engine.held_tokens = lambda lane=lane: lane.turns.admission.num_tokens  # type: ignore[misc]
+            lane.turns.resize(max(1, engine.num_replicas) * lane.running_tokens)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._look()

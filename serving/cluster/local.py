@@ -1,0 +1,55 @@
+"""Joins a Ray cluster, or starts Ray on this machine for as long as it is needed. Knows nothing of what runs on it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+
+from serving.errors import SettingsError
+
+LOCAL = "local"
+"""An address that means: do not look for a cluster."""
+
+
+def joins(address: str | None) -> bool:
+    """Whether `address`, or the environment, names a cluster that runs already."""
+    return (address or os.environ.get("RAY_ADDRESS") or LOCAL) != LOCAL
+
+
+@contextmanager
+def ray_session(
+    address: str | None, *, environment: Mapping[str, str], num_cpus: int | None = None
+) -> Iterator[None]:
+    """Ray, until the block is left; what was started for it ends with it.
+
+    Args:
+        address: of a running cluster, as `auto`; None is `RAY_ADDRESS`, or Ray started here.
+        environment: variables for Ray's processes where it is started here, unless they are set already.
+        num_cpus: CPUs that Ray started here counts; None is those of the machine.
+
+    Raises:
+        SettingsError: there is no cluster at `address`.
+    """
+    # Ray's own notices, and its workers' output, are no part of a command's.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if joins(address):
+        try:
+            ray.init(address=address or os.environ["RAY_ADDRESS"], **_quiet())
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise SettingsError(
+                f"There is no Ray cluster to join at {address or os.environ['RAY_ADDRESS']!r} ({error}). "
+                "Start one (ray start --head), or leave ray_address out to start Ray on this machine."
+            ) from error
+    else:
+        for name, value in environment.items():
+            os.environ.setdefault(name, value)
+        ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **_quiet())
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> dict[str, bool]:
+    return {"log_to_driver": False, "configure_logging": False}

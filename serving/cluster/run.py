@@ -1,0 +1,146 @@
+"""Runs a cluster's application from the command line until it is asked to stop. It prints nothing."""
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from serving.cluster.app import APPLICATION, cluster_application
+from serving.cluster.front import apart, front_environment
+from serving.cluster.local import joins, ray_session
+from serving.cluster.replica import StartEngine
+from serving.cluster.starting import start_replica_engine
+from serving.errors import EngineStartError
+from serving.http.logs import configure_logs
+from serving.http.server import Announce, Bound, bind
+from serving.settings import ClusterSettings
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED)
+
+
+def run_cluster(
+    models: Path,
+    tasks: Sequence[str],
+    settings: ClusterSettings,
+    announce: Announce,
+    *,
+    start: StartEngine = start_replica_engine,
+    num_cpus: int | None = None,
+) -> int:
+    """Serve on a cluster until SIGTERM or SIGINT, then answer what was accepted and return.
+
+    Args:
+        models: what `polyvec merge` wrote, at the same place on every node.
+        tasks: of these.
+        settings: everything else.
+        announce: told where the cluster listens, and when every task answers.
+        start: starts the engine of a replica.
+        num_cpus: CPUs that Ray counts where it is started here; None is those of the machine.
+
+    Returns:
+        The process's exit status.
+
+    Raises:
+        CheckpointError: `models` cannot be served.
+        SettingsError: a setting is not valid, the port is taken, or there is no cluster to join.
+        EngineStartError: the application did not come up; Ray's logs say why.
+    """
+    configure_logs(settings.server_log_level, settings.log_format)
+    host, port = _free_port(settings)
+    environment = front_environment(settings)
+    if not joins(settings.ray_address):
+        environment |= apart((_any_port(), _any_port()), f"{host.replace(':', '_')}-{port}")
+    stop = threading.Event()
+    with (
+        _told(stop),
+        ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
+        ExitStack() as undo,
+    ):
+        application = cluster_application(models, tasks, settings, start)
+        announce.bound(Bound(host, port))
+        undo.callback(_end, shuts_serve_down=not joins(settings.ray_address))
+        serve.start(
+            proxy_location=ProxyLocation.EveryNode,
+            http_options=HTTPOptions(host=host, port=port),
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        )
+        serve._run(application, name=APPLICATION, route_prefix="/", _blocking=False)
+        _until_running(stop, settings.engine_start_timeout_s)
+        if not stop.is_set():
+            announce.ready(Bound(host, port))
+        stop.wait()
+    return 0
+
+
+def _until_running(stop: threading.Event, timeout_s: float) -> None:
+    """Wait until every task answers.
+
+    Raises:
+        EngineStartError: one does not.
+    """
+    give_up = time.monotonic() + timeout_s
+    while not stop.is_set():
+        application = serve.status().applications.get(APPLICATION)
+        if application is not None:
+            if application.status is ApplicationStatus.RUNNING:
+                return
+            if application.status in _FAILED or time.monotonic() > give_up:
+                raise EngineStartError(
+                    f"The application did not come up: {application.message} "
+                    "What its replicas say is in Ray's logs (logs/serve)."
+                )
+        stop.wait(_POLL_S)
+
+
+def _end(*, shuts_serve_down: bool) -> None:
+    serve.delete(APPLICATION)
+    if shuts_serve_down:
+        serve.shutdown()
+
+
+@contextmanager
+def _told(stop: threading.Event) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGINT set `stop`; a second one interrupts."""
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        del frame
+        if stop.is_set():
+            raise KeyboardInterrupt
+        _log.info("Stopping on %s.", signal.Signals(number).name)
+        stop.set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port(settings: ClusterSettings) -> tuple[str, int]:
+    """Where to listen; found to be free before Ray is started.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    listener = bind(settings)
+    with listener:
+        return settings.host.strip("[]"), int(listener.getsockname()[1])
+
+
+def _any_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
