@@ -5,6 +5,7 @@ on a cluster that runs already, its operator does (deploy/kubernetes). Knows nam
 """
 
 import math
+import resource
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from serving.settings import ClusterSettings
 
 _RETRIES = 3
+# HAProxy's checks, pipes and pools.
+_OTHER_FILES = 5000
 # An ingress that is stopped goes on answering for this long, until every front knows.
 _MIN_DRAIN_S = 2
 
@@ -38,11 +41,20 @@ def front_environment(settings: ClusterSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": retry,
         "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(settings.front_buffer_bytes),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(settings.max_connections),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections(settings.max_connections)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.keep_alive_s)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_MIN_DRAIN_S),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+def _connections(asked: int) -> int:
+    """`asked`, or as many as this machine's limit of open files lets HAProxy take, which else does not start."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return asked
+    # One to the client and one to the ingress.
+    return max(1, min(asked, (hard - _OTHER_FILES) // 2))
 
 
 def apart(ports: tuple[int, int], name: str) -> Mapping[str, str]:
