@@ -22,6 +22,7 @@ from serving.service import Lane, Service
 from serving.settings import ClusterSettings
 
 _LOOK_S = 1.0
+_DRAIN_POLL_S = 0.05
 
 
 class Ingress:
@@ -68,6 +69,25 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         """The application; called by Ray Serve."""
         return self._app
+
+    async def drain(self, delay_s: float, timeout_s: float) -> int:
+        """Answer what was accepted, and then no more; called on every ingress before all is stopped.
+
+        Args:
+            delay_s: time in which health says no and requests are still taken.
+            timeout_s: after that, time for accepted requests to be answered.
+
+        Returns:
+            Requests that were not answered in time.
+        """
+        self._draining.is_on = True
+        await asyncio.sleep(delay_s)
+        self._draining.refuses = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._draining.num_open:
+                    await asyncio.sleep(_DRAIN_POLL_S)
+        return self._draining.num_open
 
     async def __del__(self) -> None:
         """Close the application; awaited by Ray Serve when what was accepted has been answered."""

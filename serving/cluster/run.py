@@ -12,9 +12,10 @@ from types import FrameType
 
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
-from serving.cluster.app import APPLICATION, cluster_application
+from serving.cluster.app import APPLICATION, INGRESS, cluster_application
 from serving.cluster.front import apart, front_environment
 from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
@@ -27,6 +28,7 @@ from serving.settings import ClusterSettings
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_ANSWER_S = 5.0
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.NOT_STARTED)
 
 
@@ -64,13 +66,14 @@ def run_cluster(
         environment |= apart((_any_port(), _any_port()), f"{host.replace(':', '_')}-{port}")
     stop = threading.Event()
     with (
-        _told(stop),
         ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
+        # After Ray has begun, which takes signals for failures and prints where it stands.
+        _told(stop),
         ExitStack() as undo,
     ):
         application = cluster_application(models, tasks, settings, start)
         announce.bound(Bound(host, port))
-        undo.callback(_end, shuts_serve_down=not joins(settings.ray_address))
+        undo.callback(_end, settings)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
             http_options=HTTPOptions(host=host, port=port),
@@ -104,10 +107,26 @@ def _until_running(stop: threading.Event, timeout_s: float) -> None:
         stop.wait(_POLL_S)
 
 
-def _end(*, shuts_serve_down: bool) -> None:
-    serve.delete(APPLICATION)
-    if shuts_serve_down:
+def _end(settings: ClusterSettings) -> None:
+    """Answer what was accepted, then stop the application; and Serve, where Ray was started for it."""
+    try:
+        _drain(settings)
+        serve.delete(APPLICATION)
+    except (RayServeException, TimeoutError) as error:
+        _log.error("The application did not stop in order: %s", error)
+    if not joins(settings.ray_address):
         serve.shutdown()
+
+
+def _drain(settings: ClusterSettings) -> None:
+    # Before replicas are told to stop: what the ingresses have accepted needs them.
+    if APPLICATION not in serve.status().applications:
+        return
+    delay_s, timeout_s = settings.drain_delay_s, settings.drain_timeout_s
+    ingresses = serve.get_deployment_handle(INGRESS, APPLICATION)
+    drained = ingresses.broadcast("drain", delay_s, timeout_s)
+    if lost := sum(drained.results(timeout_s=delay_s + timeout_s + _ANSWER_S)):
+        _log.error("%d requests were not answered within drain_timeout_s.", lost)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import StoppingError
 from serving.http.errors import HttpError, body_of, from_polyvec, unexpected
 from serving.http.keys import Door
 from serving.http.logs import log_request, log_unexpected
@@ -48,9 +49,17 @@ class ClientGoneError(Exception):
 
 @dataclass(slots=True)
 class Draining:
-    """Whether the server is on its way out: still answering, but asking clients to go elsewhere."""
+    """Whether the server is on its way out: still answering, but asking clients to go elsewhere.
+
+    Attributes:
+        is_on: it is.
+        refuses: new requests but those for health are refused, where nobody closes the port to them.
+        num_open: requests that are not answered yet.
+    """
 
     is_on: bool = False
+    refuses: bool = False
+    num_open: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +139,12 @@ class Edge:
         scope.setdefault("state", {})["visit"] = visit
         answer = _Answer(send, visit, self._draining)
         failure: HttpError | None = None
+        self._draining.num_open += 1
         try:
             with self._reports.metrics.in_progress():
                 failure = await self._answered(scope, receive, answer, visit, headers)
         finally:
+            self._draining.num_open -= 1
             self._report(scope, headers, visit, answer, failure)
 
     async def _answered(
@@ -142,6 +153,8 @@ class Edge:
         try:
             if scope["path"] not in self._open_paths:
                 visit.caller = self._door.authenticate(headers.get("authorization"))
+                if self._draining.refuses:
+                    raise StoppingError
             await self._app(_as_get(scope), receive, answer.send)
             return None
         except (ClientGoneError, ClientDisconnect):
