@@ -57,14 +57,18 @@ def _connections(asked: int) -> int:
     return max(1, min(asked, (hard - _OTHER_FILES) // 2))
 
 
-def apart(ports: tuple[int, int], name: str) -> Mapping[str, str]:
+def front_directory(host: str, port: int) -> Path:
+    """Where HAProxy's files are, for the one cluster of this machine that listens there."""
+    return Path(tempfile.gettempdir()) / f"polyvec-{host.replace(':', '_')}-{port}"
+
+
+def apart(directory: Path, ports: tuple[int, int]) -> Mapping[str, str]:
     """What two clusters on one machine may not share: HAProxy's files and its own ports.
 
     Args:
+        directory: of this cluster alone.
         ports: two free ones.
-        name: unlike that of any other cluster on this machine.
     """
-    directory = Path(tempfile.gettempdir()) / f"polyvec-{name}"
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import ray
 
+from serving.cluster.leftovers import descendants, end_all
 from serving.errors import SettingsError
 
 LOCAL = "local"
@@ -48,7 +49,9 @@ def ray_session(
     try:
         yield
     finally:
+        started = [] if joins(address) else descendants()
         ray.shutdown()
+        end_all(started)
 
 
 def _quiet() -> dict[str, bool]:

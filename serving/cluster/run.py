@@ -16,7 +16,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from serving.cluster.app import APPLICATION, INGRESS, cluster_application
-from serving.cluster.front import apart, front_environment
+from serving.cluster.front import apart, front_directory, front_environment
+from serving.cluster.leftovers import end_orphans
 from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
 from serving.cluster.starting import start_replica_engine
@@ -60,10 +61,12 @@ def run_cluster(
         EngineStartError: the application did not come up; Ray's logs say why.
     """
     configure_logs(settings.server_log_level, settings.log_format)
+    if settings.port and not joins(settings.ray_address):
+        end_orphans(front_directory(settings.host.strip("[]"), settings.port))
     host, port = _free_port(settings)
     environment = front_environment(settings)
     if not joins(settings.ray_address):
-        environment |= apart((_any_port(), _any_port()), f"{host.replace(':', '_')}-{port}")
+        environment |= apart(front_directory(host, port), (_any_port(), _any_port()))
     stop = threading.Event()
     with (
         ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
