@@ -6,7 +6,6 @@ on a cluster that runs already, its operator does (deploy/kubernetes). Knows nam
 
 import math
 import resource
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,9 +56,12 @@ def _connections(asked: int) -> int:
     return max(1, min(asked, (hard - _OTHER_FILES) // 2))
 
 
-def front_directory(host: str, port: int) -> Path:
-    """Where HAProxy's files are, for the one cluster of this machine that listens there."""
-    return Path(tempfile.gettempdir()) / f"polyvec-{host.replace(':', '_')}-{port}"
+def front_directory(port: int) -> Path:
+    """Where HAProxy's files are, for the one cluster of this machine that listens at `port`.
+
+    Not below TMPDIR: Serve adds 71 characters, and the path of a socket may have 97.
+    """
+    return Path("/tmp") / f"polyvec-{port}"
 
 
 def apart(directory: Path, ports: tuple[int, int]) -> Mapping[str, str]:

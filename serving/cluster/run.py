@@ -61,12 +61,13 @@ def run_cluster(
         EngineStartError: the application did not come up; Ray's logs say why.
     """
     configure_logs(settings.server_log_level, settings.log_format)
-    if settings.port and not joins(settings.ray_address):
-        end_orphans(front_directory(settings.host.strip("[]"), settings.port))
-    host, port = _free_port(settings)
+    host, port = settings.host.strip("[]"), settings.port
     environment = front_environment(settings)
+    # A cluster that runs already may listen there itself: then its application is replaced.
     if not joins(settings.ray_address):
-        environment |= apart(front_directory(host, port), (_any_port(), _any_port()))
+        end_orphans(front_directory(port))
+        port = _free_port(settings)
+        environment |= apart(front_directory(port), (_any_port(), _any_port()))
     stop = threading.Event()
     with (
         ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
@@ -151,15 +152,15 @@ def _told(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _free_port(settings: ClusterSettings) -> tuple[str, int]:
-    """Where to listen; found to be free before Ray is started.
+def _free_port(settings: ClusterSettings) -> int:
+    """The port to listen at; found to be free before Ray is started.
 
     Raises:
         SettingsError: it is not.
     """
     listener = bind(settings)
     with listener:
-        return settings.host.strip("[]"), int(listener.getsockname()[1])
+        return int(listener.getsockname()[1])
 
 
 def _any_port() -> int:

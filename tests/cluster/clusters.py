@@ -70,11 +70,13 @@ class Cluster:
     Attributes:
         process: which started Ray and waits to be told to stop.
         url: where it listens.
+        ray_address: of its Ray.
         log: what the process has printed so far.
     """
 
     process: "subprocess.Popen[bytes]"
     url: str
+    ray_address: str
     log: Path
 
     def client(self) -> httpx.Client:
@@ -120,8 +122,8 @@ def running_cluster(
             )
         started: list[psutil.Process] = []
         try:
-            url = _until_ready(process, log)
-            yield Cluster(process, url, log)
+            said = _until_ready(process, log)
+            yield Cluster(process, said["ready"], said["ray"], log)
         finally:
             with suppress(psutil.NoSuchProcess):
                 started = psutil.Process(process.pid).children(recursive=True)
@@ -135,13 +137,14 @@ def running_cluster(
                         child.kill()
 
 
-def _until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
+def _until_ready(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
+    """What the process says of itself, by its first words."""
     give_up = time.monotonic() + START_S
     while True:
         said = log.read_text(encoding="utf-8", errors="replace")
-        for line in said.splitlines():
-            if line.startswith("ready "):
-                return line.removeprefix("ready ")
+        words = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+        if "ready" in words:
+            return words
         assert process.poll() is None, said
         assert time.monotonic() < give_up, said
         time.sleep(0.05)
@@ -154,6 +157,8 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Run the cluster that the first argument describes."""
+    import ray
+
     from serving.cluster.run import run_cluster
     from serving.cluster.starting import start_replica_engine
     from serving.http.server import Announce
@@ -172,7 +177,7 @@ def main() -> None:
         order["tasks"],
         ClusterSettings(**order["settings"]),
         Announce(
-            bound=lambda bound: _say(f"bound {bound.url}"),
+            bound=lambda bound: _say(f"ray {ray.get_runtime_context().gcs_address}"),
             ready=lambda bound: _say(f"ready {bound.url}"),
         ),
         start=starts[order["start"]],
