@@ -45,6 +45,8 @@ def ray_session(
     else:
         for name, value in environment.items():
             os.environ.setdefault(name, value)
+        # Which it is anyway; said aloud, Ray prints no notice of it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **_quiet())
     try:
         yield

@@ -6,6 +6,7 @@ Run as a module this is that process.
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -71,12 +72,14 @@ class Cluster:
         process: which started Ray and waits to be told to stop.
         url: where it listens.
         ray_address: of its Ray.
+        ray_token: which its Ray asks for.
         log: what the process has printed so far.
     """
 
     process: "subprocess.Popen[bytes]"
     url: str
     ray_address: str
+    ray_token: str
     log: Path
 
     def client(self) -> httpx.Client:
@@ -112,18 +115,20 @@ def running_cluster(
             "tasks": list(tasks),
             "settings": CPUS | {"port": 0} | settings,
         }
+        token = secrets.token_hex(32)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.clusters", json.dumps(order)],
                 cwd=ROOT,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ
+                | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
             )
         started: list[psutil.Process] = []
         try:
             said = _until_ready(process, log)
-            yield Cluster(process, said["ready"], said["ray"], log)
+            yield Cluster(process, said["ready"], said["ray"], token, log)
         finally:
             with suppress(psutil.NoSuchProcess):
                 started = psutil.Process(process.pid).children(recursive=True)

@@ -1,6 +1,7 @@
 """A real Ray, a real HAProxy, real processes; computable engines."""
 
 import base64
+import os
 import signal
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def test_an_update_of_the_checkpoints_costs_no_client_an_answer(
         subprocess.run(
             [sys.executable, "-m", "tests.cluster.redeploy", cluster.ray_address, str(models)],
             cwd=ROOT,
+            env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.ray_token},
             check=True,
             timeout=240,
         )
@@ -162,6 +164,7 @@ def _copy(models: Path, to: Path) -> Path:
 # The last of this file: it ends the cluster.
 def test_a_cluster_that_is_told_to_stop_answers_what_it_accepted(cluster: Cluster) -> None:
     body = {"model": MODEL, "task": "retrieval.query", "input": ["text " * 50] * 200}
+    processes = [process for name in (*TASKS, "ingress") for process in cluster.replicas(name)]
 
     def ask() -> int:
         with cluster.client() as client:
@@ -175,4 +178,5 @@ def test_a_cluster_that_is_told_to_stop_answers_what_it_accepted(cluster: Cluste
     assert statuses <= {200, 503, 404}
     assert 200 in statuses
     assert cluster.process.wait(STOP_S) == 0
-    assert cluster.replicas("ingress") == []
+    assert processes
+    assert not [process for process in processes if process.is_running()]
