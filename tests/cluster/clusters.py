@@ -104,7 +104,7 @@ class Cluster:
 
 @contextmanager
 def running_cluster(
-    models: Path, start: str, tasks: Sequence[str], **settings: object
+    models: Path, start: str, tasks: Sequence[str], *, start_s: float = START_S, **settings: object
 ) -> Iterator[Cluster]:
     """A cluster on this machine with the engines that `start` names, until the block is left."""
     with tempfile.TemporaryDirectory() as directory:
@@ -127,7 +127,7 @@ def running_cluster(
             )
         started: list[psutil.Process] = []
         try:
-            said = _until_ready(process, log)
+            said = _until_ready(process, log, start_s)
             yield Cluster(process, said["ready"], said["ray"], token, log)
         finally:
             with suppress(psutil.NoSuchProcess):
@@ -142,9 +142,9 @@ def running_cluster(
                         child.kill()
 
 
-def _until_ready(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, str]:
+def _until_ready(process: "subprocess.Popen[bytes]", log: Path, start_s: float) -> dict[str, str]:
     """What the process says of itself, by its first words."""
-    give_up = time.monotonic() + START_S
+    give_up = time.monotonic() + start_s
     while True:
         said = log.read_text(encoding="utf-8", errors="replace")
         words = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
