@@ -9,9 +9,11 @@ Knows neither formats nor what happens to a row; `serving/batch` does.
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from serving.cluster.batch_stages import (
     read_section,
 )
 from serving.cluster.local import joins, ray_session
-from serving.cluster.resources import READING_CPUS, Resources, resources_of
+from serving.cluster.resources import Resources, resources_of
 from serving.cluster.starting import start_replica_engine
 from serving.engine.protocol import Engine
 from serving.errors import EngineError
@@ -115,7 +117,7 @@ def _embed(
         start = partial(_start_vllm, shares=resources.shares)
     try:
         # Closing the iterator ends Ray's tasks and actors, whatever ended the loop.
-        with closing(_outcomes(job, _wanted(plan, run), resources, start)) as outcomes:
+        with _silent(), closing(_outcomes(job, _wanted(plan, run), resources, start)) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
                     raise outcome.error
@@ -135,7 +137,7 @@ def _outcomes(
     with DataContext.current(_context(resources)):
         dataset = (
             ray.data.from_items([parcel(one) for one in wanted], override_num_blocks=len(wanted))
-            .flat_map(read_section, num_cpus=READING_CPUS)
+            .flat_map(read_section, num_cpus=resources.reading_cpus)
             .map(
                 EngineStage,
                 fn_constructor_args=(job, start),
@@ -147,9 +149,6 @@ def _outcomes(
                 ),
                 num_cpus=resources.cpus,
                 num_gpus=resources.gpus,
-                # Other than the readers', so that Ray does not make one stage of the two.
-                max_restarts=-1,
-                max_task_retries=-1,
             )
         )
         for row in dataset.iter_rows():
@@ -171,6 +170,20 @@ def _context(resources: Resources) -> DataContext:
     return context
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray Data tells its log file what it does, and not the terminal."""
+    handlers = [one for one in logging.getLogger("ray.data").handlers if one.name == "console"]
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
 def _wanted(plan: Plan, run: Run) -> list[Wanted]:
     found = []
     for section in plan.sections:
@@ -187,20 +200,29 @@ def _ray(settings: BatchSettings) -> Iterator[None]:
         yield
         return
     path = os.environ.get("PYTHONPATH")
-    session: AbstractContextManager[None] = nullcontext()
     if not joins(settings.ray_address):
         # Ray's workers import polyvec from where this process did, also from a checkout.
         root = str(Path(serving.__file__).parents[1])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, path)))
     try:
         session = ray_session(settings.ray_address, environment={}, num_cpus=_num_cpus(settings))
-        with session:
+        with _own_sigterm(session):
             yield
     finally:
         if path is None:
             os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = path
+
+
+@contextmanager
+def _own_sigterm(session: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter `session`; what SIGTERM does stays as it was, where Ray would exit at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    with session:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+        yield
 
 
 def _num_cpus(settings: BatchSettings) -> int:
