@@ -48,9 +48,7 @@ class TroubledEngine(FakeEngine):
         self._dead = False
         self._marker: tuple[int, ...] | None = None
         if trouble.poison is not None:
-            self._marker = tuple(
-                Prompter.load(directory)._encode([trouble.poison])[0]
-            )
+            self._marker = tuple(Prompter.load(directory)._encode([trouble.poison])[0])
 
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         if self._trouble.delay_s:
