@@ -112,7 +112,7 @@ class KeptEngine:
             while self._deaths and self._deaths[0] <= now - self._settings.engine_restart_window_s:
                 self._deaths.popleft()
             allowed = self._settings.max_engine_restarts
-            if len(self._deaths) > allowed or self._num_starts > allowed + 1:
+            if len(self._deaths) > allowed or self._num_starts > max(1, allowed):
                 self._give_up(self._spent())
                 raise self._spent()
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ async def start_fake(directory: Path, settings: BatchSettings) -> Engine:
     return FakeEngine(directory, settings)
 
 
+async def start_on_full_disk(directory: Path, settings: BatchSettings) -> Engine:
+    """An engine in whose process no file may grow past a few KB."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    return FakeEngine(directory, settings)
+
+
 async def start_none(directory: Path, settings: BatchSettings) -> Engine:
     raise EngineStartError("There is no such engine.")
 
@@ -29,7 +37,7 @@ class Trouble:
     """What happens in an engine.
 
     Attributes:
-        poison: a text of this many tokens or more ends the engine.
+        poison: a text with this in it ends the engine.
         kills: it ends the whole process, not the engine alone.
         once: a file that is made by the first death; after it, nothing dies.
         delay_s: before each answer.
@@ -46,9 +54,7 @@ class TroubledEngine(FakeEngine):
         super().__init__(directory, settings)
         self._trouble = trouble
         self._dead = False
-        self._marker: tuple[int, ...] | None = None
-        if trouble.poison is not None:
-            self._marker = tuple(Prompter.load(directory)._encode([trouble.poison])[0])
+        self._prompter = Prompter.load(directory)
 
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         if self._trouble.delay_s:
@@ -63,10 +69,8 @@ class TroubledEngine(FakeEngine):
         await super().check_health()
 
     def _is_poison(self, prompt: Prompt) -> bool:
-        if self._marker is None:
-            return False
-        ids, size = prompt.token_ids, len(self._marker)
-        return any(ids[at : at + size] == self._marker for at in range(len(ids) - size + 1))
+        poison = self._trouble.poison
+        return poison is not None and poison in self._prompter.text_of(prompt.token_ids).text
 
     def _die(self) -> None:
         if self._trouble.once is not None:
