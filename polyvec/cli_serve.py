@@ -8,7 +8,14 @@ from urllib.parse import urlsplit
 import typer
 
 from polyvec.settings_options import with_options
-from serving.settings import EngineSettings, ServerSettings, load_server_settings
+from serving.errors import SettingsError
+from serving.settings import (
+    ClusterSettings,
+    EngineSettings,
+    ServerSettings,
+    load_cluster_settings,
+    load_server_settings,
+)
 from serving.settings.documents import DocumentSettings
 from serving.settings.supervision import SupervisionSettings
 
@@ -18,11 +25,12 @@ if TYPE_CHECKING:
 
 
 @with_options(
-    ServerSettings,
+    ClusterSettings,
     panels={
         ServerSettings: "Server",
         DocumentSettings: "Server",
         SupervisionSettings: "Server",
+        ClusterSettings: "Cluster (with --cluster)",
         EngineSettings: "Engine",
     },
 )
@@ -31,17 +39,34 @@ def serve(
     task: Annotated[
         list[str] | None, typer.Option(help="Serve this task; repeatable. Default: all of MODELS.")
     ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster", help="Serve with Ray: replicas of each task, on one machine or many."
+        ),
+    ] = False,
     **options: Any,
 ) -> None:
     """Serve merged checkpoints over HTTP, to clients of the Jina and OpenAI embeddings APIs.
 
     Each option can also be set in the environment, as POLYVEC_<NAME>.
     """
+    given = {name: value for name, value in options.items() if value is not None}
+    if cluster:
+        raise typer.Exit(_serve_cluster(models, task, given))
+    if alone := sorted(given.keys() - ServerSettings.model_fields.keys()):
+        flags = ", ".join("--" + name.replace("_", "-") for name in alone)
+        raise typer.BadParameter(f"{flags}: only with --cluster.")
+    raise typer.Exit(_serve_here(models, task, given))
+
+
+def _serve_here(models: Path, wanted: list[str] | None, given: dict[str, Any]) -> int:
+    """Engines in this process."""
     from serving.http.server import Announce, bind, run
     from serving.manifest import find_tasks
 
-    settings = load_server_settings({name: v for name, v in options.items() if v is not None})
-    directories = find_tasks(models, task)
+    settings = load_server_settings(given)
+    directories = find_tasks(models, wanted)
     # What can fail at once comes before vLLM is imported.
     listener = bind(settings)
     from serving.engine.start import runs_on_cpu, start_engine
@@ -50,7 +75,7 @@ def serve(
         return await start_engine(directory, settings, num_engines=len(directories))
 
     tasks = list(directories)
-    status = run(
+    return run(
         listener,
         directories,
         start,
@@ -61,7 +86,34 @@ def serve(
             ready=lambda bound: _print_ready(settings, tasks, bound),
         ),
     )
-    raise typer.Exit(status)
+
+
+def _serve_cluster(models: Path, wanted: list[str] | None, given: dict[str, Any]) -> int:
+    """Engines in replicas, on this machine or many."""
+    from serving.http.server import Announce
+    from serving.manifest import find_tasks
+
+    settings = load_cluster_settings(given)
+    tasks = list(find_tasks(models, wanted))
+    settings.check_tasks(tasks)
+    try:
+        from serving.cluster.run import run_cluster
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise SettingsError(
+            f"Ray is not installed ({error}). Install polyvec with it: pip install 'polyvec[ray]'."
+        ) from error
+
+    return run_cluster(
+        models,
+        tasks,
+        settings,
+        Announce(
+            bound=lambda bound: _print_settings(settings, models, tasks, bound),
+            ready=lambda bound: _print_ready(settings, tasks, bound),
+        ),
+    )
 
 
 def _print_settings(

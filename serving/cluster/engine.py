@@ -9,6 +9,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 from ray.exceptions import RayActorError, RayError, RaySystemError
@@ -146,8 +147,14 @@ class ReplicaEngine:
         if self._closed:
             raise EngineStoppedError("The engine is closed.")
         call = f"{self._name}-{next(self._numbers)}"
-        response = self._handle.remote(
-            parcel, call=call, num_tokens=num_tokens, timeout_s=remaining_s()
+        # Outside of the context of the HTTP request: Serve gives all calls of one request the same id, and of
+        # several that wait for a replica at once it then forgets all but two.
+        response = Context().run(
+            self._handle.remote,
+            parcel,
+            call=call,
+            num_tokens=num_tokens,
+            timeout_s=remaining_s(),
         )
         try:
             return await self._patiently(response)

@@ -6,7 +6,6 @@ on a cluster that runs already, its operator does (deploy/kubernetes). Knows nam
 
 import math
 import resource
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +43,9 @@ def front_environment(settings: ClusterSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_MAXCONN": str(_connections(settings.max_connections)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.keep_alive_s)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_MIN_DRAIN_S),
+        # A machine that is busy starting engines is slow, not ill.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 
@@ -57,14 +59,21 @@ def _connections(asked: int) -> int:
     return max(1, min(asked, (hard - _OTHER_FILES) // 2))
 
 
-def apart(ports: tuple[int, int], name: str) -> Mapping[str, str]:
+def front_directory(port: int) -> Path:
+    """Where HAProxy's files are, for the one cluster of this machine that listens at `port`.
+
+    Not below TMPDIR: Serve adds 71 characters, and the path of a socket may have 97.
+    """
+    return Path("/tmp") / f"polyvec-{port}"
+
+
+def apart(directory: Path, ports: tuple[int, int]) -> Mapping[str, str]:
     """What two clusters on one machine may not share: HAProxy's files and its own ports.
 
     Args:
+        directory: of this cluster alone.
         ports: two free ones.
-        name: unlike that of any other cluster on this machine.
     """
-    directory = Path(tempfile.gettempdir()) / f"polyvec-{name}"
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),

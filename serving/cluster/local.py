@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import ray
 
+from serving.cluster.leftovers import descendants, end_all
 from serving.errors import SettingsError
 
 LOCAL = "local"
@@ -44,11 +45,15 @@ def ray_session(
     else:
         for name, value in environment.items():
             os.environ.setdefault(name, value)
+        # Which it is anyway; said aloud, Ray prints no notice of it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **_quiet())
     try:
         yield
     finally:
+        started = [] if joins(address) else descendants()
         ray.shutdown()
+        end_all(started)
 
 
 def _quiet() -> dict[str, bool]:

@@ -16,7 +16,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from serving.cluster.app import APPLICATION, INGRESS, cluster_application
-from serving.cluster.front import apart, front_environment
+from serving.cluster.front import apart, front_directory, front_environment
+from serving.cluster.leftovers import end_orphans
 from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
 from serving.cluster.starting import start_replica_engine
@@ -60,10 +61,13 @@ def run_cluster(
         EngineStartError: the application did not come up; Ray's logs say why.
     """
     configure_logs(settings.server_log_level, settings.log_format)
-    host, port = _free_port(settings)
+    host, port = settings.host.strip("[]"), settings.port
     environment = front_environment(settings)
+    # A cluster that runs already may listen there itself: then its application is replaced.
     if not joins(settings.ray_address):
-        environment |= apart((_any_port(), _any_port()), f"{host.replace(':', '_')}-{port}")
+        end_orphans(front_directory(port))
+        port = _free_port(settings)
+        environment |= apart(front_directory(port), (_any_port(), _any_port()))
     stop = threading.Event()
     with (
         ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
@@ -148,15 +152,15 @@ def _told(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _free_port(settings: ClusterSettings) -> tuple[str, int]:
-    """Where to listen; found to be free before Ray is started.
+def _free_port(settings: ClusterSettings) -> int:
+    """The port to listen at; found to be free before Ray is started.
 
     Raises:
         SettingsError: it is not.
     """
     listener = bind(settings)
     with listener:
-        return settings.host.strip("[]"), int(listener.getsockname()[1])
+        return int(listener.getsockname()[1])
 
 
 def _any_port() -> int:
