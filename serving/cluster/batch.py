@@ -28,15 +28,8 @@ from serving.batch.keeper import StartEngine
 from serving.batch.run import Run, open_run
 from serving.batch.source import Plan
 from serving.batch.summary import Progress, Summary
-from serving.cluster.batch_stages import (
-    Done,
-    EngineStage,
-    Failed,
-    Wanted,
-    content,
-    parcel,
-    read_section,
-)
+from serving.cluster.batch_engine import EngineStage
+from serving.cluster.batch_reading import Done, Failed, Wanted, content, parcel, read_section
 from serving.cluster.local import joins, ray_session
 from serving.cluster.resources import Resources, resources_of
 from serving.cluster.starting import start_replica_engine

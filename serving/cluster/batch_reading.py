@@ -1,6 +1,7 @@
-"""The two stages of a batch job, as Ray Data runs them: reading sections, and embedding chunks.
+"""What travels between the stages of a batch job on Ray Data, and the first of them: reading sections.
 
 What fails on purpose travels as a value, so that the driver has the error itself and not Ray's account of it.
+Readers are many and small: nothing here imports torch.
 """
 
 import pickle
@@ -8,14 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
-from serving.batch.job import Job
-from serving.batch.keeper import StartEngine
 from serving.batch.rows import Chunk
 from serving.batch.source import Section
 from serving.batch.tally import Tally
-from serving.batch.worker import ChunkWorker
 from serving.errors import PolyvecError
-from serving.loop import LoopThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +62,3 @@ def read_section(row: Parcel) -> Iterator[Parcel]:
             yield parcel(chunk)
     except PolyvecError as error:
         yield parcel(Failed(error))
-
-
-class EngineStage:
-    """An actor's engine; called from several threads, with a chunk each."""
-
-    def __init__(self, job: Job, start: StartEngine) -> None:
-        self._loop = LoopThread("polyvec-batch")
-        self._failure: Failed | None = None
-
-        async def make() -> ChunkWorker:
-            return ChunkWorker(job, start)
-
-        try:
-            self._worker = self._loop.run(make())
-        except PolyvecError as error:
-            # An actor whose construction fails is no error that Ray hands on as it is.
-            self._failure = Failed(error)
-
-    def __call__(self, row: Parcel) -> Parcel:
-        """Embed a chunk and write its file."""
-        chunk = cast(Chunk | Failed, content(row))
-        if isinstance(chunk, Failed):
-            return row
-        if self._failure is not None:
-            return parcel(self._failure)
-        try:
-            return parcel(Done(chunk.index, self._loop.run(self._worker.embed(chunk))))
-        except PolyvecError as error:
-            return parcel(Failed(error))
