@@ -43,6 +43,9 @@ def front_environment(settings: ClusterSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_MAXCONN": str(_connections(settings.max_connections)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.keep_alive_s)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_MIN_DRAIN_S),
+        # Everything here is asynchronous: threads of their own for it, and for routing, only cost time.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
         # A machine that is busy starting engines is slow, not ill.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",

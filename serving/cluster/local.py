@@ -51,7 +51,12 @@ def ray_session(
         # That Ray wants a token by default is a notice too. The mode cannot be set here instead: importing Ray
         # has read it for this process, while Ray's other processes would take the new one.
         logging.getLogger(_NOTICES).setLevel(logging.ERROR)
-        ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **_quiet())
+        ray.init(
+            address=LOCAL,
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            **_quiet(),
+        )
     try:
         yield
     finally:
