@@ -34,7 +34,7 @@ from serving.cluster.local import joins, ray_session
 from serving.cluster.resources import READING_CPUS, Resources, resources_of
 from serving.cluster.starting import start_replica_engine
 from serving.engine.protocol import Engine
-from serving.errors import EngineError
+from serving.errors import EngineError, SettingsError
 from serving.settings.batch import BatchSettings
 
 _log = logging.getLogger(__name__)
@@ -102,11 +102,17 @@ def _embed(
     """Do what is missing.
 
     Raises:
+        SettingsError: the engines would wait for ever.
         PolyvecError: the job cannot go on.
     """
     cluster = ray.cluster_resources()
     resources = resources_of(job.settings, cluster)
     if (lacking := resources.lacking(cluster)) is not None:
+        if not joins(job.settings.ray_address):
+            raise SettingsError(
+                f"{lacking}. Ask for less with engines, gpus_per_engine or cpus_per_engine."
+            )
+        # It may be one that grows when something waits.
         _log.warning("The job waits for the cluster to grow: %s.", lacking)
     if start is None:
         start = partial(_start_vllm, shares=resources.shares)

@@ -37,7 +37,7 @@ class Resources:
         ):
             if cluster.get(name, 0.0) < wanted:
                 return (
-                    f"{wanted:g} {name}s are wanted, and the cluster has {cluster.get(name, 0.0):g}"
+                    f"The engines want {wanted:g} {name}s, and Ray has {cluster.get(name, 0.0):g}"
                 )
         return None
 
