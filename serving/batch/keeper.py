@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,10 @@ from serving.supervisor import EngineState, RestartPolicy, SupervisedEngine
 StartEngine = Callable[[Path, BatchSettings], Awaitable[Engine]]
 
 _UP = (EngineState.READY, EngineState.UNRESPONSIVE)
+
+
+# Of restarts, for whoever does not decide.
+_ANY_NUMBER = 1_000_000
 
 
 class KeptEngine:
@@ -71,7 +74,7 @@ class KeptEngine:
             RestartPolicy(
                 probe_interval_s=settings.probe_interval_s,
                 stall_timeout_s=settings.stall_timeout_s,
-                max_restarts=sys.maxsize,
+                max_restarts=_ANY_NUMBER,
                 window_s=settings.engine_restart_window_s,
             ),
             on_give_up=self._give_up,

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 
 import serving
@@ -31,10 +31,10 @@ from serving.batch.summary import Progress, Summary
 from serving.cluster.batch_engine import EngineStage
 from serving.cluster.batch_reading import Done, Failed, Wanted, content, parcel, read_section
 from serving.cluster.local import joins, ray_session
-from serving.cluster.resources import Resources, resources_of
+from serving.cluster.resources import READING_CPUS, Resources, resources_of
 from serving.cluster.starting import start_replica_engine
 from serving.engine.protocol import Engine
-from serving.errors import EngineError
+from serving.errors import EngineError, SettingsError
 from serving.settings.batch import BatchSettings
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 # So many that an engine has work while the file of another chunk is written, and the next one is there.
 _CHUNKS_AT_ONCE = 3
 _CHUNKS_SENT = _CHUNKS_AT_ONCE + 1
+# Each is a process that keeps its memory.
+_READERS_PER_ENGINE = 2
 # Rows that wait for an engine: what is read too early takes memory.
 _WAITING_BYTES_PER_ENGINE = 128 * 1024 * 1024
 
@@ -100,11 +102,17 @@ def _embed(
     """Do what is missing.
 
     Raises:
+        SettingsError: the engines would wait for ever.
         PolyvecError: the job cannot go on.
     """
     cluster = ray.cluster_resources()
     resources = resources_of(job.settings, cluster)
     if (lacking := resources.lacking(cluster)) is not None:
+        if not joins(job.settings.ray_address):
+            raise SettingsError(
+                f"{lacking}. Ask for less with engines, gpus_per_engine or cpus_per_engine."
+            )
+        # It may be one that grows when something waits.
         _log.warning("The job waits for the cluster to grow: %s.", lacking)
     if start is None:
         start = partial(_start_vllm, shares=resources.shares)
@@ -130,7 +138,12 @@ def _outcomes(
     with DataContext.current(_context(resources)):
         dataset = (
             ray.data.from_items([parcel(one) for one in wanted], override_num_blocks=len(wanted))
-            .flat_map(read_section, num_cpus=resources.reading_cpus)
+            .flat_map(
+                read_section,
+                num_cpus=READING_CPUS,
+                # Another number than of engines, or Ray makes one stage of the two.
+                compute=TaskPoolStrategy(size=_READERS_PER_ENGINE * resources.engines),
+            )
             .map(
                 EngineStage,
                 fn_constructor_args=(job, start),

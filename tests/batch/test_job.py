@@ -17,11 +17,7 @@ from tests.batch.engines import Trouble, start_fake, start_none, start_on_full_d
 from tests.conftest import Golden
 from tests.http.documents import picture_pdf
 
-pytestmark = [
-    pytest.mark.usefixtures("local_ray"),
-    # Ray Data warns about its own defaults.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-]
+pytestmark = pytest.mark.usefixtures("local_ray")
 NUM_ROWS = 300
 
 
@@ -131,6 +127,13 @@ def test_an_engine_that_does_not_start_ends_the_job_with_its_own_words(
 ) -> None:
     with pytest.raises(EngineStartError, match="There is no such engine"):
         embed(source, model, tmp_path / "out", start_none)
+
+
+def test_engines_that_would_wait_for_ever_are_refused(
+    tmp_path: Path, source: Path, model: Path
+) -> None:
+    with pytest.raises(SettingsError, match="The engines want 2 GPUs, and Ray has 0"):
+        embed(source, model, tmp_path / "out", engines=2, gpus_per_engine=1)
 
 
 def test_a_disk_that_fills_up_stops_the_job_which_then_goes_on(

@@ -1,0 +1,34 @@
+"""How many engines a job has, and what each of them takes."""
+
+import pytest
+
+from serving.cluster.resources import Resources, resources_of
+from serving.settings import BatchSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "wanted"),
+    [
+        ({}, {"CPU": 8.0}, Resources(1, 0.0, 1.0)),
+        ({}, {"CPU": 8.0, "GPU": 4.0}, Resources(4, 1.0, 1.0)),
+        ({"gpus_per_engine": 0.5}, {"GPU": 2.0}, Resources(4, 0.5, 1.0)),
+        ({"engines": 3, "cpus_per_engine": 2}, {"GPU": 2.0}, Resources(3, 1.0, 2.0)),
+        ({"gpus_per_engine": 0}, {"GPU": 2.0}, Resources(1, 0.0, 1.0)),
+    ],
+)
+def test_engines_are_as_many_as_the_cluster_has_gpus_for(
+    settings: dict[str, object], cluster: dict[str, float], wanted: Resources
+) -> None:
+    assert resources_of(BatchSettings.model_validate(settings), cluster) == wanted
+
+
+def test_engines_on_one_gpu_share_its_memory() -> None:
+    assert [Resources(1, gpus, 1).shares for gpus in (0.0, 1.0, 0.5, 0.3)] == [1, 1, 2, 3]
+
+
+def test_what_a_cluster_lacks_is_said() -> None:
+    assert Resources(2, 1, 1).lacking({"GPU": 2, "CPU": 4}) is None
+    assert (
+        Resources(2, 1, 1).lacking({"GPU": 1, "CPU": 4}) == "The engines want 2 GPUs, and Ray has 1"
+    )
+    assert "2.5 CPUs" in str(Resources(2, 0, 1).lacking({"CPU": 2}))
