@@ -55,7 +55,8 @@ class _Records:
             try:
                 fields = next(self._reader)
             except csv.Error as error:
-                fault = self._told(str(error), start[1])
+                # What follows a dash is advice to programmers.
+                fault = self._told(str(error).split(" - ")[0], start[1])
             except _TooLongError:
                 fault = self._told(f"it is longer than {MAX_LINE_BYTES // 1024**2} MiB", start[1])
             if fault is not None:

@@ -17,7 +17,6 @@ IMAGE_SUFFIXES = frozenset(
         ".apng",
         ".avif",
         ".bmp",
-        ".dib",
         ".gif",
         ".jfif",
         ".jpe",

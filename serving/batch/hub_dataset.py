@@ -113,10 +113,12 @@ def open_hub_dataset(hub: HubDataset) -> "Dataset":
     """
     import datasets
 
+    if not any(hub.directory.glob("*.arrow")):  # the library fails, in words about itself
+        raise SourceError(f"The dataset {hub.directory} has no rows: no .arrow file is there.")
     try:
         with _no_progress_bars():
             dataset = datasets.load_from_disk(str(hub.directory), keep_in_memory=False)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise SourceError(f"The dataset {hub.directory} cannot be read: {error}.") from error
     assert isinstance(dataset, datasets.Dataset)
     return dataset.with_format("arrow")

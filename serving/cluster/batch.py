@@ -31,7 +31,7 @@ from serving.batch.summary import Progress, Summary
 from serving.cluster.batch_engine import EngineStage
 from serving.cluster.batch_reading import Done, Failed, Wanted, content, parcel, read_section
 from serving.cluster.local import joins, ray_session
-from serving.cluster.resources import READING_CPUS, Resources, resources_of
+from serving.cluster.resources import Resources, resources_of
 from serving.cluster.starting import start_replica_engine
 from serving.engine.protocol import Engine
 from serving.errors import EngineError, SettingsError
@@ -135,14 +135,15 @@ def _embed(
 def _outcomes(
     job: Job, wanted: list[Wanted], resources: Resources, start: StartEngine
 ) -> Generator[Done | Failed]:
+    readers = _READERS_PER_ENGINE * resources.engines
     with DataContext.current(_context(resources)):
         dataset = (
             ray.data.from_items([parcel(one) for one in wanted], override_num_blocks=len(wanted))
             .flat_map(
                 read_section,
-                num_cpus=READING_CPUS,
-                # Another number than of engines, or Ray makes one stage of the two.
-                compute=TaskPoolStrategy(size=_READERS_PER_ENGINE * resources.engines),
+                num_cpus=resources.reading_cpus,
+                # Ray Data warns of a bound that fewer sections cannot reach.
+                compute=TaskPoolStrategy(size=readers if readers <= len(wanted) else None),
             )
             .map(
                 EngineStage,

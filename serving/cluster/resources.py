@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from serving.settings.batch import BatchSettings
 
-READING_CPUS = 0.5
-"""CPUs set aside for each task that reads."""
-
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -29,11 +26,16 @@ class Resources:
         """Engines on one GPU."""
         return max(1, math.floor(1 / self.gpus)) if self.gpus else 1
 
+    @property
+    def reading_cpus(self) -> float:
+        """CPUs of each task that reads; never an engine's: Ray Data makes one stage of two that take the same."""
+        return 0.25 if self.cpus == 0.5 else 0.5
+
     def lacking(self, cluster: Mapping[str, float]) -> str | None:
         """What the cluster has too little of now, in words."""
         for name, wanted in (
             ("GPU", self.engines * self.gpus),
-            ("CPU", self.engines * self.cpus + READING_CPUS),
+            ("CPU", self.engines * self.cpus + self.reading_cpus),
         ):
             if cluster.get(name, 0.0) < wanted:
                 return (
