@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from polyvec.cli_demo import demo
+from polyvec.cli_embed import embed
 from polyvec.cli_encode import encode
 from polyvec.cli_keys import keys_app
 from polyvec.cli_merge import merge, verify
@@ -50,6 +51,7 @@ app.command()(merge)
 app.command()(verify)
 app.command()(encode)
 app.command()(serve)
+app.command()(embed)
 app.command()(demo)
 app.add_typer(keys_app, name="keys")
 

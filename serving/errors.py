@@ -6,6 +6,8 @@
     │   └── ForeignInputError  so says the engine, in words that are not polyvec's
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
+    ├── SourceError        a corpus cannot be read, or changed while it was
+    ├── OutputError        what was computed cannot be written: the disk is full, or it is not ours
     ├── QueueFullError     too much is waiting already; try again later
     ├── StoppingError      whoever was asked is on its way out
     └── EngineError
@@ -66,6 +68,14 @@ class TaskError(PolyvecError, ValueError):
 
 class SettingsError(PolyvecError, ValueError):
     """A setting, or a `POLYVEC_*` variable, that is unknown or has a bad value."""
+
+
+class SourceError(PolyvecError, ValueError):
+    """A corpus that cannot be read, or that changed while it was being embedded."""
+
+
+class OutputError(PolyvecError):
+    """An output that cannot be written to; no row is to blame, and what is finished stays."""
 
 
 class QueueFullError(PolyvecError):

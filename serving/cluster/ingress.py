@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serving.cluster.board import board_of
@@ -17,12 +18,14 @@ from serving.cluster.engine import Patience, ReplicaEngine
 from serving.http.app import application
 from serving.http.edge import Draining
 from serving.http.logs import configure_logs
+from serving.http.metrics_merge import SharedMetrics
 from serving.manifest import find_tasks, read_manifest
 from serving.service import Lane, Service
 from serving.settings import ClusterSettings
 
 _LOOK_S = 1.0
 _DRAIN_POLL_S = 0.05
+_PAGES_S = 10.0
 
 
 class Ingress:
@@ -59,9 +62,10 @@ class Ingress:
         }
         self._service = Service.of_engines(directories, self._engines, settings)
         self._draining = Draining()
+        self._shared = SharedMetrics(self._pages)
         self._parts = AsyncExitStack()
         self._app = await self._parts.enter_async_context(
-            application(self._service, settings, draining=self._draining)
+            application(self._service, settings, draining=self._draining, shared=self._shared)
         )
         self._look()
         self._looking = asyncio.create_task(self._keep_looking())
@@ -69,6 +73,17 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         """The application; called by Ray Serve."""
         return self._app
+
+    def metrics_page(self) -> tuple[str, str]:
+        """This ingress's name and metrics; called by its siblings, and by itself."""
+        assert self._shared.own is not None
+        return serve.get_replica_context().replica_id.unique_id, self._shared.own()
+
+    async def _pages(self) -> dict[str, str]:
+        context = serve.get_replica_context()
+        ingresses = serve.get_deployment_handle(context.deployment, context.app_name)
+        answers = ingresses.broadcast("metrics_page")
+        return dict(await answers.results_async(timeout_s=_PAGES_S))
 
     async def drain(self, delay_s: float, timeout_s: float) -> int:
         """Answer what was accepted, and then no more; called on every ingress before all is stopped.

@@ -1,5 +1,6 @@
 """Joins a Ray cluster, or starts Ray on this machine for as long as it is needed. Knows nothing of what runs on it."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ import ray
 
 from serving.cluster.leftovers import descendants, end_all
 from serving.errors import SettingsError
+
+_NOTICES = "ray._private.authentication.authentication_token_setup"
 
 LOCAL = "local"
 """An address that means: do not look for a cluster."""
@@ -45,8 +48,9 @@ def ray_session(
     else:
         for name, value in environment.items():
             os.environ.setdefault(name, value)
-        # Which it is anyway; said aloud, Ray prints no notice of it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # That Ray wants a token by default is a notice too. The mode cannot be set here instead: importing Ray
+        # has read it for this process, while Ray's other processes would take the new one.
+        logging.getLogger(_NOTICES).setLevel(logging.ERROR)
         ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **_quiet())
     try:
         yield

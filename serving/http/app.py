@@ -31,6 +31,7 @@ from serving.http.limits import RateLimits
 from serving.http.limits_storage import LimitsStorage
 from serving.http.listing import MODELS_PATH, listing_routes
 from serving.http.metrics import Metrics
+from serving.http.metrics_merge import CONTENT_TYPE, SharedMetrics, merged_metrics
 from serving.http.openapi import EMBEDDINGS_SPEC, RERANK_SPEC, SCORE_SPEC, document
 from serving.http.ranking import RankingRoutes
 from serving.http.sources import Sources
@@ -47,6 +48,9 @@ SCORE_PATH = "/v1/score"
 METRICS_PATH = "/metrics"
 DOCS_PATH = "/docs"
 OPENAPI_PATH = "/openapi.json"
+
+INGRESS_LABEL = "ingress"
+"""On the samples of a metrics page that shows several processes: which."""
 
 _PATHS = (
     EMBEDDINGS_PATH,
@@ -68,6 +72,7 @@ async def application(
     *,
     draining: Draining | None = None,
     loading: Loading | None = None,
+    shared: SharedMetrics | None = None,
 ) -> AsyncIterator[FastAPI]:
     """The application around `service`, until the block is left; `service` stays open.
 
@@ -76,6 +81,7 @@ async def application(
         settings: everything else.
         draining: switched on by whoever runs the application, when it is about to stop.
         loading: switched off by whoever runs it, when what it loads besides engines is there.
+        shared: where there are several of it behind one address, whose metrics are shown together.
 
     Raises:
         SettingsError: the keys, the default task, the limits' storage, the hosts to fetch from, or the
@@ -113,7 +119,9 @@ async def application(
             ),
             bodies=bodies,
         )
-        app = _routes(desk, service, metrics)
+        if shared is not None:
+            shared.own = lambda: metrics.render(None)[0].decode()
+        app = _routes(desk, service, metrics, shared)
         app.include_router(health_routes(service, draining, loading or Loading()))
         app.add_middleware(
             Edge,
@@ -188,7 +196,9 @@ def _watch(metrics: Metrics, task: str, lane: Lane) -> None:
     turns.on_turn = partial(metrics.observe_batch, task)
 
 
-def _routes(desk: Desk, service: Service, metrics: Metrics) -> FastAPI:
+def _routes(
+    desk: Desk, service: Service, metrics: Metrics, shared: SharedMetrics | None
+) -> FastAPI:
     app = FastAPI(
         title="polyvec",
         version=version("polyvec"),
@@ -226,12 +236,17 @@ def _routes(desk: Desk, service: Service, metrics: Metrics) -> FastAPI:
         include_in_schema=False,
     )
     app.include_router(listing_routes(desk.catalogue, service, desk.settings.max_text_tokens))
-    _add_own_pages(app, metrics, with_keys=desk.settings.keys is not None)
+    _add_own_pages(app, metrics, shared, with_keys=desk.settings.keys is not None)
     return app
 
 
-def _add_own_pages(app: FastAPI, metrics: Metrics, *, with_keys: bool) -> None:
+def _add_own_pages(
+    app: FastAPI, metrics: Metrics, shared: SharedMetrics | None, *, with_keys: bool
+) -> None:
     async def read_metrics(request: Request) -> Response:
+        if shared is not None:
+            pages = await shared.pages()
+            return Response(merged_metrics(pages, INGRESS_LABEL), media_type=CONTENT_TYPE)
         body, content_type = metrics.render(request.headers.get("accept"))
         return Response(body, media_type=content_type)
 

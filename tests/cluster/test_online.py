@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.clusters import ROOT, STOP_S, Cluster, running_cluster
 from tests.cluster.loads import load
@@ -109,6 +110,22 @@ def test_it_is_ready_and_names_its_tasks(cluster: Cluster) -> None:
         }
         names = {model["id"] for model in client.get("/v1/models").json()["data"]}
     assert f"{MODEL}:code.query" in names
+
+
+def test_the_metrics_of_all_ingresses_are_on_one_page(cluster: Cluster) -> None:
+    for _ in range(20):
+        # Connections of their own, so that both ingresses are asked.
+        with cluster.client() as client:
+            assert client.get("/v1/models").status_code == 200
+    with cluster.client() as client:
+        page = client.get("/metrics").text
+    counted: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == "polyvec_requests_total" and sample.labels["route"] == "/v1/models":
+                counted[sample.labels["ingress"]] = sample.value
+    assert len(counted) == 2
+    assert sum(counted.values()) >= 20
 
 
 @pytest.mark.parametrize("deployment", ["retrieval", "code", "ingress"])
