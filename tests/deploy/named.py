@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import promql_parser
 import ray
+import typer
 import typer.main
 from prometheus_client.parser import text_string_to_metric_families
+from typer.core import TyperGroup
 
 from polyvec.cli import app
 from serving.http.metrics import Metrics
@@ -32,24 +33,32 @@ def unknown_variables(text: str) -> set[str]:
     return set(re.findall(r"\bPOLYVEC_[A-Z0-9_]+\b", text)) - VARIABLES
 
 
+class UnknownCommandError(Exception):
+    """There is no such command or option, or an argument is missing."""
+
+
 def parse_command(words: Sequence[str]) -> Mapping[str, Any]:
     """The parameters of a command of polyvec, as its own parser reads them; it is not run.
 
     Raises:
-        click.ClickException: there is no such command or option, or an argument is missing.
+        UnknownCommandError: it would be refused.
     """
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command, info_name="polyvec")
-    words = list(words)
     assert words[0] == "polyvec", words
-    del words[0]
-    while isinstance(command, click.Group):
-        name = words.pop(0) if words else ""
-        found = command.get_command(context, name)
-        if found is None:
-            raise click.UsageError(f"polyvec has no command {name!r}")
-        command, context = found, click.Context(found, parent=context, info_name=name)
-    return command.make_context(str(command.name), words, parent=context.parent).params
+    command: Any = typer.main.get_command(app)
+    names, rest = [words[0]], list(words[1:])
+    while isinstance(command, TyperGroup):
+        names.append(rest.pop(0) if rest else "")
+        command = command.commands.get(names[-1])
+        if command is None:
+            raise UnknownCommandError(f"there is no command {' '.join(names)}")
+    try:
+        return dict(command.make_context(" ".join(names), rest).params)
+    except _RefusedError as error:
+        raise UnknownCommandError(error.format_message()) from error
+
+
+# What typer's parser raises for a command line that is not right, which has no public name.
+_RefusedError: Any = typer.BadParameter.__base__
 
 
 def flags() -> set[str]:
@@ -57,12 +66,11 @@ def flags() -> set[str]:
     return set(_flags(typer.main.get_command(app)))
 
 
-def _flags(command: click.Command) -> Iterable[str]:
+def _flags(command: Any) -> Iterable[str]:
     for parameter in command.params:
         yield from (*parameter.opts, *parameter.secondary_opts)
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            yield from _flags(inner)
+    for inner in getattr(command, "commands", {}).values():
+        yield from _flags(inner)
 
 
 @dataclass(frozen=True, slots=True)
