@@ -1,6 +1,8 @@
 """Runs a cluster's application from the command line until it is asked to stop. It prints nothing."""
 
 import logging
+import math
+import os
 import signal
 import socket
 import threading
@@ -50,7 +52,8 @@ def run_cluster(
         settings: everything else.
         announce: told where the cluster listens, and when every task answers.
         start: starts the engine of a replica.
-        num_cpus: CPUs that Ray counts where it is started here; None is those of the machine.
+        num_cpus: CPUs that Ray counts where it is started here; None is those of the machine, or more where
+            more replicas were asked for.
 
     Returns:
         The process's exit status.
@@ -70,7 +73,11 @@ def run_cluster(
         environment |= apart(front_directory(port), (_any_port(), _any_port()))
     stop = threading.Event()
     with (
-        ray_session(settings.ray_address, environment=environment, num_cpus=num_cpus),
+        ray_session(
+            settings.ray_address,
+            environment=environment,
+            num_cpus=num_cpus or _cpus(tasks, settings),
+        ),
         # After Ray has begun, which takes signals for failures and prints where it stands.
         _told(stop),
         ExitStack() as undo,
@@ -89,6 +96,13 @@ def run_cluster(
             announce.ready(Bound(host, port))
         stop.wait()
     return 0
+
+
+def _cpus(tasks: Sequence[str], settings: ClusterSettings) -> int:
+    """CPUs that Ray should count here: no fewer than what was asked for takes, or it would wait for them."""
+    replicas = sum(settings.replicas(task).most for task in tasks) * settings.cpus_per_replica
+    wanted = replicas + settings.ingress_replicas * settings.cpus_per_ingress
+    return max(len(os.sched_getaffinity(0)), math.ceil(wanted) + 1)
 
 
 def _until_running(stop: threading.Event, timeout_s: float) -> None:

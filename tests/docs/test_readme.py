@@ -41,6 +41,21 @@ serving.engine.start.start_engine = start_engine
 serving.engine.start.runs_on_cpu = lambda: True
 
 """
+# Replicas get this function by value.
+FAKE_REPLICA_ENGINE = """
+import serving.cluster.starting
+
+
+async def start_replica_engine(directory, settings, shares):
+    from serving.engine.fake import FakeEngine
+
+    return FakeEngine(directory, settings)
+
+
+serving.cluster.starting.start_replica_engine = start_replica_engine
+
+"""
+EMBED = next(shlex.split(command) for command in COMMANDS if command.startswith("polyvec embed"))
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +97,20 @@ def test_make_targets_exist(command: str) -> None:
 def test_the_commands_run_in_the_order_of_the_readme(newcomers_directory: Path) -> None:
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
     offline = [c for c in commands if c[1] not in {"serve", "keys"}]
-    assert [c[1] for c in offline] == ["merge", "merge", "verify", "verify", "encode"]
-    outputs = [run(command, newcomers_directory) for command in offline]
+    assert [c[1] for c in offline] == ["merge", "merge", "verify", "verify", "encode", "embed"]
+    outputs = {command[1]: run(command, newcomers_directory) for command in offline}
     assert (newcomers_directory / "merged" / "code" / "polyvec.json").is_file()
-    assert "a beautiful sunset  [64]" in outputs[-1]
+    assert "a beautiful sunset  [64]" in outputs["encode"]
+    assert "2 rejected" in outputs["embed"]
+    assert list((newcomers_directory / "vectors").glob("part-*.parquet"))
 
 
 @contextmanager
 def served(command: list[str], directory: Path) -> Iterator[str]:
     """Run `polyvec serve ...` with computable engines on a free port; its URL."""
     script = directory / "serve.py"
-    script.write_text(FAKE_ENGINE + "from polyvec.cli import main\nmain()\n", encoding="utf-8")
+    fakes = FAKE_ENGINE + FAKE_REPLICA_ENGINE
+    script.write_text(fakes + "from polyvec.cli import main\nmain()\n", encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, script.name, *command[1:], "--port", "0"],
         cwd=directory,
@@ -110,7 +128,7 @@ def served(command: list[str], directory: Path) -> Iterator[str]:
         else:
             pytest.fail("".join(printed))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -123,7 +141,8 @@ def test_the_servers_commands_run_in_the_order_of_the_readme(
     link_merged(newcomers_directory, merged_bfloat16)
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
     online = [c for c in commands if c[1] in {"serve", "keys"}]
-    assert [c[1] for c in online] == ["serve", "keys", "keys", "serve"]
+    assert [c[1] for c in online] == ["serve", "keys", "keys", "serve", "serve", "serve"]
+    assert sum("--cluster" in c for c in online) == 1
     for command in online:
         if command[1] == "keys":
             run(command, newcomers_directory)
@@ -159,6 +178,8 @@ def test_a_python_block_for_the_server_runs(
 def test_a_python_block_runs(at: int, newcomers_directory: Path, merged_bfloat16: Path) -> None:
     link_merged(newcomers_directory, merged_bfloat16)
     script = newcomers_directory / f"block_{at}.py"
+    if "vectors" in PYTHON[at] and not (newcomers_directory / "vectors").exists():
+        run(EMBED, newcomers_directory)
     # The first block starts real engines; for the others the computable engine stands in, which costs
     # no minute each.
     script.write_text((FAKE_ENGINE if at > 0 else "") + PYTHON[at], encoding="utf-8")
