@@ -70,6 +70,11 @@ def plan_job(
     manifest = read_manifest(directory)
     _check(manifest, settings)
     root = _directory(output)
+    if Path(source).is_dir() and root.resolve().is_relative_to(Path(source).resolve()):
+        raise OutputError(
+            f"The output {root} lies in the source {source}, and would become a part of it. "
+            "Pass a directory beside the source."
+        )
     plan = plan_source(Path(source), settings)
     identity = Identity.of(
         manifest,

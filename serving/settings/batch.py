@@ -31,7 +31,8 @@ class BatchSettings(DocumentSettings):
     """Column with a text."""
 
     image_column: str = "image"
-    """Column with an image: a path (relative ones begin at the source), bytes, or a data URI."""
+    """Column with an image: a path (relative ones begin at the directory of the file that names them), bytes, or
+    a data URI."""
 
     pdf_column: str = "pdf"
     """Column with a PDF, given as an image is; each of its pages becomes a row of the output."""

@@ -179,3 +179,9 @@ def test_places_that_cannot_be_are_refused_by_name(tmp_path: Path, merged_float3
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
         plan(tmp_path, model, "file")
+
+
+def test_an_output_inside_its_source_is_refused(tmp_path: Path, model: Path) -> None:
+    write_jsonl(tmp_path / "docs.jsonl", texts(3))
+    with pytest.raises(OutputError, match="lies in the source"):
+        plan_job(tmp_path, model, None, tmp_path / "out", BatchSettings())
