@@ -10,6 +10,7 @@ from ray.serve._private.haproxy import HAProxyConfig
 from tests.deploy.files import (
     MANIFESTS,
     ROOT,
+    RUNBOOK,
     PodPlace,
     documents,
     every_value,
@@ -237,6 +238,12 @@ def test_nothing_comes_in_but_http_and_what_is_named() -> None:
         if "from" not in rule
     ]
     assert open_to_all == [("http", [8000])]
+
+
+def test_the_operator_is_let_in_from_where_the_runbook_puts_it() -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
+    (namespace,) = every_value(policies["operator"], "kubernetes.io/metadata.name")
+    assert f"--namespace {namespace} --create-namespace" in RUNBOOK.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("pod", POLYVEC_PODS, ids=name_of)
