@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,9 @@ def test_the_wheel_is_built_installed_and_runs(tmp_path: Path) -> None:
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     done = install("polyvec", prefix)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "0.1.0"
-    (metadata,) = site.glob("polyvec-*.dist-info")
-    points = (metadata / "entry_points.txt").read_text(encoding="utf-8")
+    assert done.stdout.strip() == metadata.version("polyvec")
+    (installed,) = site.glob("polyvec-*.dist-info")
+    points = (installed / "entry_points.txt").read_text(encoding="utf-8")
     assert "polyvec = polyvec.cli:main" in points
     # Without it vLLM's processes would not find the model.
     assert "[vllm.general_plugins]\npolyvec = serving.engine.worker:register" in points
