@@ -87,7 +87,8 @@ def test_texts_images_and_pages_come_in_the_order_of_the_rows(
             -40:
         ],
     }
-    assert "none.png" in found.rejected["f", None]
+    # The path may be cut short.
+    assert "cannot be read (No such file" in found.rejected["f", None]
     assert "none.pdf" in found.rejected["g", None]
     assert (tally.rows, tally.embedded, tally.pages, tally.rejected) == (9, 6, 3, 5)
     assert tally.tokens > 0
