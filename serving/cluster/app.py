@@ -83,6 +83,9 @@ def cluster_application(
         SettingsError: keys have limits that several ingresses would each count for themselves.
     """
     models = models.absolute()
+    if settings.keys is not None:
+        # Ray's processes run elsewhere.
+        settings = settings.model_copy(update={"keys": settings.keys.absolute()})
     directories = find_tasks(models, tasks)
     settings.check_tasks(list(directories))
     gpus = _gpus_per_replica(settings, len(directories))
