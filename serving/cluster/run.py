@@ -126,14 +126,12 @@ def _until_running(stop: threading.Event, timeout_s: float) -> None:
 
 
 def _end(settings: ClusterSettings) -> None:
-    """Answer what was accepted, then stop the application; and Serve, where Ray was started for it."""
+    """Answer what was accepted, then stop the application; Serve ends with Ray, where that was started for it."""
     try:
         _drain(settings)
         serve.delete(APPLICATION)
     except (RayServeException, TimeoutError) as error:
         _log.error("The application did not stop in order: %s", error)
-    if not joins(settings.ray_address):
-        serve.shutdown()
 
 
 def _drain(settings: ClusterSettings) -> None:
