@@ -172,10 +172,13 @@ def test_the_images_command_is_one_of_polyvec() -> None:
 
 def test_the_compose_file_is_what_its_schema_says() -> None:
     done = subprocess.run(
-        ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
-        env=ENVIRONMENT,
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"),
+        ],
         capture_output=True,
         text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 

@@ -113,6 +113,13 @@ def test_settings_in_the_runbooks_prose_exist() -> None:
     assert named - of_others <= ClusterSettings.model_fields.keys()
 
 
+def test_the_runbook_tells_ray_to_ask_for_a_token_before_it_starts_it() -> None:
+    switched_on = ["export", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN=TOKEN"]
+    starts = [at for at, words in enumerate(COMMANDS) if words[:2] == ["ray", "start"]]
+    assert starts
+    assert COMMANDS.index(switched_on) < starts[0]
+
+
 def test_paths_of_health_and_metrics_exist() -> None:
     for path in ALL:
         text = text_of(path)

@@ -147,7 +147,7 @@ def test_keys_are_mounted_where_they_are_looked_for(settings: ClusterSettings) -
 )
 def test_manifests_follow_the_installed_ray(cluster: Mapping[str, Any]) -> None:
     assert cluster["rayVersion"] == ray.__version__
-    # On by default in this release; KubeRay must say so to hand the token out.
+    # `ray start` asks for no token by itself in this release; told so, KubeRay makes one and hands it out.
     assert cluster["authOptions"] == {"mode": "token"}
     ports = {probe["port"] for probe in every_value(cluster, "httpGet")}
     assert ports <= {DEFAULT_DASHBOARD_AGENT_LISTEN_PORT, SERVE["http_options"]["port"]}
