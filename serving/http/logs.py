@@ -26,7 +26,8 @@ QUIET_ROUTES = frozenset({"/health", "/health/live", "/health/ready", "/ping", "
 """Routes that machines poll; their lines would bury the others."""
 
 MAX_FOREIGN_CHARS = 500
-_NOT_EXTRA = frozenset({*RESERVED_ATTRS, "taskName"})
+# Ray, where it is imported, puts its own time on every record of the process.
+_NOT_EXTRA = frozenset({*RESERVED_ATTRS, "taskName", "_ray_timestamp_ns"})
 _AFTER_WORDS = re.compile(r"[^\w .,:-].*")
 _WARNING_PATH = re.compile(r"^(?:[A-Za-z]:)?[^:]*[/\\](?=[^/\\:]+:\d+: \w+: )")
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -56,6 +57,7 @@ CALLS: dict[str, tuple[str, dict[str, object]]] = {
     "a damaged image": ("embeddings", {"task": "retrieval.query", "input": [{"image": CUT}]}),
     "an unknown task": ("embeddings", {"task": "text-matching", "input": ["a"]}),
 }
+COUNTS = {"retrieval": 2, "code": 1, "ingress": 2}
 LOAD = [
     {"task": "retrieval.query", "input": ["one"]},
     {"task": "code.passage", "input": [f"text {number}" for number in range(16)]},
@@ -98,8 +100,8 @@ def _timeless(answer: httpx.Response) -> dict[str, object]:
 
 
 def test_each_deployment_has_the_processes_that_were_asked_for(cluster: Cluster) -> None:
-    for deployment, count in (("retrieval", 2), ("code", 1), ("ingress", 2)):
-        assert len(cluster.replicas(deployment)) == count
+    for deployment, count in COUNTS.items():
+        cluster.until_replicas(deployment, count)
 
 
 def test_it_is_ready_and_names_its_tasks(cluster: Cluster) -> None:
@@ -132,13 +134,13 @@ def test_the_metrics_of_all_ingresses_are_on_one_page(cluster: Cluster) -> None:
 def test_a_process_that_is_killed_costs_no_client_an_answer(
     cluster: Cluster, deployment: str
 ) -> None:
-    count = len(cluster.replicas(deployment))
     with load(cluster.url, LOAD) as report:
         report.until_more(30)
-        victim = cluster.replicas(deployment)[0]
+        victim = cluster.until_replicas(deployment, COUNTS[deployment])[0]
         victim.send_signal(signal.SIGKILL)
         report.until_more(60)
-        found = cluster.until_replicas(deployment, count)
+        psutil.wait_procs([victim])
+        found = cluster.until_replicas(deployment, COUNTS[deployment])
         report.until_more(30)
     assert victim not in found
     assert report.wrong == []
