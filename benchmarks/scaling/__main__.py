@@ -11,7 +11,6 @@ that take no time. It knows `serving.cluster` and `serving.http`: engines like t
 import argparse
 import dataclasses
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,8 +139,8 @@ def _cluster(most: int) -> Iterator[Callable[[Path, int, int, StartEngine], int]
     settings = ClusterSettings(port=0, allow_no_keys=True)
     with bind(settings) as listener:
         port = int(listener.getsockname()[1])
-    environment = front_environment(settings) | dict(apart(front_directory(port), _free_ports()))
-    with ray_session(None, environment=environment, num_cpus=most + 8):
+    environment = front_environment(settings) | dict(apart(front_directory(port)))
+    with ray_session(None, environment=environment, least_cpus=most + 8):
         serve.start(
             http_options=HTTPOptions(host="127.0.0.1", port=port),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
@@ -166,13 +165,6 @@ def _cluster(most: int) -> Iterator[Callable[[Path, int, int, StartEngine], int]
             yield deploy
         finally:
             serve.shutdown()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def _cluster_cpu_s() -> float:
