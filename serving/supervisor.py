@@ -39,13 +39,13 @@ class RestartPolicy:
     Attributes:
         probe_interval_s: an engine that has answered nothing for this long is asked for one token.
         stall_timeout_s: an engine with work that answers nothing for this long is taken for dead.
-        max_restarts: restarts within `window_s`; one more gives the engine up.
+        max_restarts: restarts within `window_s`; one more gives the engine up. None: no number does.
         window_s: see `max_restarts`.
     """
 
     probe_interval_s: float
     stall_timeout_s: float
-    max_restarts: int
+    max_restarts: int | None
     window_s: float
 
 
@@ -173,18 +173,19 @@ class SupervisedEngine:
             while restarts and restarts[0] <= now - self._policy.window_s:
                 restarts.popleft()
             # An engine that never came up has a mistake in its configuration, which stays.
-            if not self._was_up or len(restarts) >= self._policy.max_restarts:
+            allowed = self._policy.max_restarts
+            if not self._was_up or (allowed is not None and len(restarts) >= allowed):
                 self._give_up(error)
                 return
             self._enter(EngineState.DEAD)
             restarts.append(now)
             backoff_s = min(2.0 ** (len(restarts) - 1), _MAX_BACKOFF_S)
             _log.warning(
-                "The %s is down (%s); restart %d of %d in %g s.",
+                "The %s is down (%s); restart %d%s in %g s.",
                 self._name,
                 type(error).__name__,
                 len(restarts),
-                self._policy.max_restarts,
+                "" if allowed is None else f" of {allowed}",
                 backoff_s,
             )
             await asyncio.sleep(backoff_s)

@@ -79,7 +79,9 @@ def _split_directory(source: Path, split: str | None) -> Path:
         splits = json.loads((source / _SPLITS).read_text(encoding="utf-8"))["splits"]
         names = [str(name) for name in splits]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{source / _SPLITS} does not list splits: {error}.") from error
+        raise SourceError(
+            f"{source / _SPLITS} does not list splits: {error}. Save the dataset again, or pass one of its splits."
+        ) from error
     known = ", ".join(names)
     match split:
         case None if len(names) == 1:
@@ -89,7 +91,9 @@ def _split_directory(source: Path, split: str | None) -> Path:
         case _ if split in names:
             return source / split
         case _:
-            raise SourceError(f"{source} has no split {split!r}, but {known}.")
+            raise SourceError(
+                f"{source} has no split {split!r}, but {known}. Pass one of them as --split."
+            )
 
 
 def _stamp(directory: Path) -> str:
@@ -101,7 +105,9 @@ def _stamp(directory: Path) -> str:
                 repr((spelled(path.name), found.st_size, found.st_mtime_ns)).encode("utf-8")
             )
     except OSError as error:
-        raise SourceError(f"The dataset {directory} cannot be read: {error.strerror}.") from error
+        raise SourceError(
+            f"The dataset {directory} cannot be read: {error.strerror}. Make it readable, and run this again."
+        ) from error
     return digest.hexdigest()
 
 
@@ -114,12 +120,16 @@ def open_hub_dataset(hub: HubDataset) -> "Dataset":
     import datasets
 
     if not any(hub.directory.glob("*.arrow")):  # the library fails, in words about itself
-        raise SourceError(f"The dataset {hub.directory} has no rows: no .arrow file is there.")
+        raise SourceError(
+            f"The dataset {hub.directory} has no rows: no .arrow file is there. Save it again."
+        )
     try:
         with _no_progress_bars():
             dataset = datasets.load_from_disk(str(hub.directory), keep_in_memory=False)
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
-        raise SourceError(f"The dataset {hub.directory} cannot be read: {error}.") from error
+        raise SourceError(
+            f"The dataset {hub.directory} cannot be read: {error}. Save it again."
+        ) from error
     assert isinstance(dataset, datasets.Dataset)
     return dataset.with_format("arrow")
 

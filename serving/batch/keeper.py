@@ -22,10 +22,6 @@ StartEngine = Callable[[Path, BatchSettings], Awaitable[Engine]]
 _UP = (EngineState.READY, EngineState.UNRESPONSIVE)
 
 
-# Of restarts, for whoever does not decide.
-_ANY_NUMBER = 1_000_000
-
-
 class KeptEngine:
     """An engine that is started again, within `max_engine_restarts`, and waited for."""
 
@@ -74,7 +70,7 @@ class KeptEngine:
             RestartPolicy(
                 probe_interval_s=settings.probe_interval_s,
                 stall_timeout_s=settings.stall_timeout_s,
-                max_restarts=_ANY_NUMBER,
+                max_restarts=None,
                 window_s=settings.engine_restart_window_s,
             ),
             on_give_up=self._give_up,

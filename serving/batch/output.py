@@ -14,7 +14,7 @@ Knows paths, renames and full disks; not what is in the files.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -118,10 +118,9 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         publish(staged, path)
-    except BaseException:
-        with suppress(OSError):
-            staged.unlink()
-        raise
+    finally:
+        # Gone already where it was published.
+        staged.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

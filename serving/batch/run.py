@@ -70,14 +70,25 @@ def open_run(output: Output, identity: Identity) -> Iterator[Run]:
         _take(lock, output)
         _identify(output, identity)
         with output.errors():
-            for path in output.leftovers():
-                path.unlink(missing_ok=True)
-            Attempts(output.attempts).clear()
+            clear_unfinished(output)
             run = Run(output, identity, bytearray(identity.num_chunks))
             _find_done(run)
         yield run
     finally:
         os.close(lock)  # which lets go of it
+
+
+def clear_unfinished(output: Output) -> None:
+    """Remove what was begun and not ended.
+
+    Also at the end of a run: a process of an interrupted one may write on for a moment after the next has begun.
+
+    Raises:
+        OSError: as of the file system.
+    """
+    for path in output.leftovers():
+        path.unlink(missing_ok=True)
+    Attempts(output.attempts).clear()
 
 
 def _refuse_foreign(output: Output) -> None:

@@ -99,7 +99,9 @@ class _Reading:
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
             piece.table.check()
-            raise SourceError(f"{piece.table.label} cannot be read any more: {error}") from error
+            raise SourceError(
+                f"{piece.table.label} cannot be read any more: {error}. Run the same command again when it can be."
+            ) from error
         # Also afterwards: what was read while a file changed may be anything.
         piece.table.check()
         if len(rows) != piece.num_rows:

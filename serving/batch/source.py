@@ -85,8 +85,12 @@ def _look_at(source: Path, settings: BatchSettings) -> None:
                 "Mount it, or download it."
             ) from error
         if isinstance(error, FileNotFoundError):
-            raise SourceError(f"{source} does not exist.") from error
-        raise SourceError(f"{source} cannot be read: {error.strerror}.") from error
+            raise SourceError(
+                f"{source} does not exist. Pass a file or a directory that is there."
+            ) from error
+        raise SourceError(
+            f"{source} cannot be read: {error.strerror}. Make it readable, and run this again."
+        ) from error
     if settings.split is not None and not is_hub_dataset(source):
         raise SourceError(
             f"{source} is not a dataset that datasets.save_to_disk wrote, so it has no split "
@@ -219,7 +223,7 @@ class _Planning:
     def _no_rows(self) -> str:
         bad = self._first_bad
         if bad is None:
-            return f"{self._source} has no rows."
+            return f"{self._source} has no rows. Pass a source with something to embed."
         if self._source.is_file():
             return f"{self._source}: {bad.reason}"
         return f"Nothing in {self._source} can be read. {bad.where}: {bad.reason}"

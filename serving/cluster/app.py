@@ -15,6 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 
 from serving.cluster.ingress import Ingress
 from serving.cluster.replica import Post, Replica, StartEngine
+from serving.cluster.resources import engines_per_gpu
 from serving.cluster.routing import TokenRouter
 from serving.cluster.scaling import QueuedTokens
 from serving.cluster.starting import start_replica_engine
@@ -89,10 +90,9 @@ def cluster_application(
     directories = find_tasks(models, tasks)
     settings.check_tasks(list(directories))
     gpus = _gpus_per_replica(settings, len(directories))
-    shares = 1 if not gpus else max(1, round(1 / gpus))
     replicas = {
         task: _task_deployment(task, settings, gpus).bind(
-            Post(models, task, _revision(directory), shares), settings, start
+            Post(models, task, _revision(directory), engines_per_gpu(gpus)), settings, start
         )
         for task, directory in directories.items()
     }

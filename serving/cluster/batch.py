@@ -9,11 +9,9 @@ Knows neither formats nor what happens to a row; `serving/batch` does.
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +19,9 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.exceptions import RayError
 
-import serving
-from serving.batch.isolation import Attempts
 from serving.batch.job import Job, plan_job
 from serving.batch.keeper import StartEngine
-from serving.batch.run import Run, open_run
+from serving.batch.run import Run, clear_unfinished, open_run
 from serving.batch.source import Plan
 from serving.batch.summary import Progress, Summary
 from serving.cluster.batch_engine import EngineStage
@@ -91,8 +87,8 @@ def embed_corpus(
         summary = Summary.of(run, time.monotonic() - begun)
         if summary.new_rows or not job.output.summary_file.exists():
             with job.output.errors():
+                clear_unfinished(job.output)
                 summary.write(job.output.summary_file)
-                Attempts(job.output.attempts).clear()
         return summary
 
 
@@ -206,36 +202,13 @@ def _ray(settings: BatchSettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    path = os.environ.get("PYTHONPATH")
-    if not joins(settings.ray_address):
-        # Ray's workers import polyvec from where this process did, also from a checkout.
-        root = str(Path(serving.__file__).parents[1])
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, path)))
-    try:
-        session = ray_session(settings.ray_address, environment={}, num_cpus=_num_cpus(settings))
-        with _own_sigterm(session):
-            yield
-    finally:
-        if path is None:
-            os.environ.pop("PYTHONPATH", None)
-        else:
-            os.environ["PYTHONPATH"] = path
-
-
-@contextmanager
-def _own_sigterm(session: AbstractContextManager[None]) -> Iterator[None]:
-    """Enter `session`; what SIGTERM does stays as it was, where Ray would exit at once."""
-    before = signal.getsignal(signal.SIGTERM)
-    with session:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+    with ray_session(settings.ray_address, environment={}, least_cpus=_cpus(settings)):
         yield
 
 
-def _num_cpus(settings: BatchSettings) -> int:
-    """CPUs that Ray counts on this machine: its cores, and enough for all engines and a reader."""
-    engines = settings.engines or 1
-    return max(len(os.sched_getaffinity(0)), int(engines * settings.cpus_per_engine) + 2)
+def _cpus(settings: BatchSettings) -> float:
+    """CPUs for the engines that were asked for, and for a reader."""
+    return (settings.engines or 1) * settings.cpus_per_engine + 1
 
 
 async def _start_vllm(directory: Path, settings: BatchSettings, *, shares: int) -> Engine:

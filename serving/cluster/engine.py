@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
-from ray.exceptions import RayActorError, RayError, RaySystemError
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
@@ -158,9 +158,7 @@ class ReplicaEngine:
         )
         try:
             return await self._patiently(response)
-        except RayActorError as error:
-            return Failure("died", f"The replica died during the call ({_name_of(error)}).", "")
-        except (RayServeException, RaySystemError, RayError) as error:
+        except (RayServeException, RayError) as error:
             return Failure("died", f"The replica did not answer ({_name_of(error)}).", "")
         finally:
             self._board.release(call)

@@ -6,6 +6,7 @@ on a cluster that runs already, its operator does (deploy/kubernetes). Knows nam
 
 import math
 import resource
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,19 +71,27 @@ def front_directory(port: int) -> Path:
     return Path("/tmp") / f"polyvec-{port}"
 
 
-def apart(directory: Path, ports: tuple[int, int]) -> Mapping[str, str]:
+def apart(directory: Path) -> Mapping[str, str]:
     """What two clusters on one machine may not share: HAProxy's files and its own ports.
 
     Args:
         directory: of this cluster alone.
-        ports: two free ones.
     """
+    metrics_port, stats_port = _free_ports()
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[0]),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[1]),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
     }
+
+
+def _free_ports() -> tuple[int, int]:
+    # Both are held until both are known, or they could be the same.
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])

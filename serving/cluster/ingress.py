@@ -5,6 +5,7 @@ engines.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class Ingress:
             for task, handle in replicas.items()
         }
         self._service = Service.of_engines(directories, self._engines, settings)
+        for task, engine in self._engines.items():
+            engine.held_tokens = _num_tokens_of(self._service.lanes[task])
         self._draining = Draining()
         self._shared = SharedMetrics(self._pages)
         self._parts = AsyncExitStack()
@@ -116,11 +119,14 @@ class Ingress:
     def _look(self) -> None:
         """Give each task's queue as much as its replicas take."""
         for task, engine in self._engines.items():
-            lane: Lane = self._service.lanes[task]
-            engine.held_tokens = lambda lane=lane: lane.turns.admission.num_tokens  # type: ignore[misc]
+            lane = self._service.lanes[task]
             lane.turns.resize(max(1, engine.num_replicas) * lane.running_tokens)
 
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             self._look()
+
+
+def _num_tokens_of(lane: Lane) -> Callable[[], int]:
+    return lambda: lane.turns.admission.num_tokens

@@ -21,6 +21,7 @@ from serving.errors import EngineDeadError, EngineError, EngineStoppedError
 from serving.manifest import find_tasks
 from serving.service import Service
 from serving.settings import ClusterSettings, EngineSettings
+from serving.starts import Starts
 from serving.supervisor import EngineState, SupervisedEngine
 
 StartEngine = Callable[[Path, EngineSettings, int], Awaitable[Engine]]
@@ -64,9 +65,15 @@ class Replica:
         self._held_tokens = 0
         self._reports: dict[str, tuple[float, int]] = {}
         self._given_up: EngineError | None = None
+        starts = Starts(
+            partial(_start, start, settings, post.shares),
+            may_overlap=lambda: True,
+            timeout_s=settings.engine_start_timeout_s,
+        )
+        starts.allow()
         self._service = Service.supervised(
             find_tasks(post.models, [post.task]),
-            partial(_start, start, settings, post.shares),
+            starts.start,
             settings,
             on_give_up=self._give_up,
         )

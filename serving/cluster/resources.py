@@ -1,4 +1,4 @@
-"""How many engines a batch job has, and what of the cluster each of them takes. Knows no Ray but its names."""
+"""How many engines a batch job has, and what of the cluster an engine takes. Knows no Ray but its names."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Resources:
     @property
     def shares(self) -> int:
         """Engines on one GPU."""
-        return max(1, math.floor(1 / self.gpus)) if self.gpus else 1
+        return engines_per_gpu(self.gpus)
 
     @property
     def reading_cpus(self) -> float:
@@ -42,6 +42,11 @@ class Resources:
                     f"The engines want {wanted:g} {name}s, and Ray has {cluster.get(name, 0.0):g}"
                 )
         return None
+
+
+def engines_per_gpu(gpus: float) -> int:
+    """Engines on one GPU, where each takes `gpus` of it; 1 where each takes several, or none."""
+    return max(1, math.floor(1 / gpus)) if gpus else 1
 
 
 def resources_of(settings: BatchSettings, cluster: Mapping[str, float]) -> Resources:

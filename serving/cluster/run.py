@@ -1,10 +1,7 @@
 """Runs a cluster's application from the command line until it is asked to stop. It prints nothing."""
 
 import logging
-import math
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from ray import serve
+from ray.serve.api import RunTarget
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, LoggingConfig
@@ -24,6 +22,7 @@ from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
 from serving.cluster.starting import start_replica_engine
 from serving.errors import EngineStartError
+from serving.http.key_file import read_key_file
 from serving.http.logs import configure_logs
 from serving.http.server import Announce, Bound, bind
 from serving.settings import ClusterSettings
@@ -52,15 +51,14 @@ def run_cluster(
         settings: everything else.
         announce: told where the cluster listens, and when every task answers.
         start: starts the engine of a replica.
-        num_cpus: CPUs that Ray counts where it is started here; None is those of the machine, or more where
-            more replicas were asked for.
+        num_cpus: CPUs that Ray counts at least where it is started here; None is what the replicas take.
 
     Returns:
         The process's exit status.
 
     Raises:
         CheckpointError: `models` cannot be served.
-        SettingsError: a setting is not valid, the port is taken, or there is no cluster to join.
+        SettingsError: a setting is not valid, the keys cannot be read, the port is taken, or there is no cluster to join.
         EngineStartError: the application did not come up; Ray's logs say why.
     """
     configure_logs(settings.server_log_level, settings.log_format)
@@ -68,17 +66,20 @@ def run_cluster(
     environment = front_environment(settings)
     # A cluster that runs already may listen there itself: then its application is replaced.
     if not joins(settings.ray_address):
+        if settings.keys is not None:
+            # Before Ray: an ingress that cannot read them would say so in Ray's logs only.
+            read_key_file(settings.keys)
         end_orphans(front_directory(port))
         port = _free_port(settings)
-        environment |= apart(front_directory(port), (_any_port(), _any_port()))
+        environment |= apart(front_directory(port))
     stop = threading.Event()
     with (
         ray_session(
             settings.ray_address,
             environment=environment,
-            num_cpus=num_cpus or _cpus(tasks, settings),
+            least_cpus=num_cpus or _cpus(tasks, settings),
         ),
-        # After Ray has begun, which takes signals for failures and prints where it stands.
+        # Once Ray has begun, which takes signals for failures and prints where it stands.
         _told(stop),
         ExitStack() as undo,
     ):
@@ -90,7 +91,10 @@ def run_cluster(
             http_options=HTTPOptions(host=host, port=port),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
         )
-        serve._run(application, name=APPLICATION, route_prefix="/", _blocking=False)
+        serve.run_many(
+            [RunTarget(application, name=APPLICATION, route_prefix="/")],
+            wait_for_applications_running=False,
+        )
         _until_running(stop, settings.engine_start_timeout_s)
         if not stop.is_set():
             announce.ready(Bound(host, port))
@@ -98,11 +102,10 @@ def run_cluster(
     return 0
 
 
-def _cpus(tasks: Sequence[str], settings: ClusterSettings) -> int:
-    """CPUs that Ray should count here: no fewer than what was asked for takes, or it would wait for them."""
+def _cpus(tasks: Sequence[str], settings: ClusterSettings) -> float:
+    """CPUs for the most replicas that were asked for, and for Serve."""
     replicas = sum(settings.replicas(task).most for task in tasks) * settings.cpus_per_replica
-    wanted = replicas + settings.ingress_replicas * settings.cpus_per_ingress
-    return max(len(os.sched_getaffinity(0)), math.ceil(wanted) + 1)
+    return replicas + settings.ingress_replicas * settings.cpus_per_ingress + 1
 
 
 def _until_running(stop: threading.Event, timeout_s: float) -> None:
@@ -173,9 +176,3 @@ def _free_port(settings: ClusterSettings) -> int:
     listener = bind(settings)
     with listener:
         return int(listener.getsockname()[1])
-
-
-def _any_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

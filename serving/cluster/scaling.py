@@ -21,7 +21,7 @@ class QueuedTokens:
 
     def __call__(self, context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
         """Replicas wanted; called by Ray Serve about once a second."""
-        reported = context.aggregated_metrics.get(QUEUED_TOKENS, {})
+        reported = (context.aggregated_metrics or {}).get(QUEUED_TOKENS, {})
         wanted = math.ceil(sum(reported.values()) / self._target_tokens)
         # A call that no replica has reported yet.
         return max(wanted, 1 if context.total_num_requests > 0 else 0), {}

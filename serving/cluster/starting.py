@@ -12,8 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from serving.engine.protocol import Engine
-from serving.errors import EngineStartError
-from serving.settings import ClusterSettings, EngineSettings
+from serving.settings import EngineSettings
 
 _POLL_S = 0.5
 
@@ -23,25 +22,19 @@ async def start_replica_engine(directory: Path, settings: EngineSettings, shares
 
     Raises:
         CheckpointError: the directory is not a whole merged checkpoint.
-        EngineStartError: vLLM is not installed, or did not come up in time.
+        EngineStartError: vLLM is not installed, or did not come up.
     """
     from serving.engine.start import start_engine
 
-    timeout_s = settings.engine_start_timeout_s if isinstance(settings, ClusterSettings) else None
     lock = FileLock(Path(tempfile.gettempdir()) / f"polyvec-start-{os.getuid()}-{_devices()}.lock")
     try:
-        async with asyncio.timeout(timeout_s):
-            while shares > 1:
-                try:
-                    lock.acquire(blocking=False)
-                    break
-                except Timeout:
-                    await asyncio.sleep(_POLL_S)
-            return await start_engine(directory, settings, num_engines=shares)
-    except TimeoutError as error:
-        raise EngineStartError(
-            f"The engine did not come up within {timeout_s:g} s. Raise engine_start_timeout_s."
-        ) from error
+        while shares > 1:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                await asyncio.sleep(_POLL_S)
+        return await start_engine(directory, settings, num_engines=shares)
     finally:
         lock.release()
 

@@ -1,6 +1,9 @@
 """Keeping Python's garbage collector away from what lives as long as an engine."""
 
 import gc
+import threading
+
+_END_S = 5.0
 
 
 def settle() -> None:
@@ -22,7 +25,11 @@ def settle() -> None:
     kinds = (zmq.Context, zmq.asyncio.Context)
     contexts = [found for found in gc.get_objects() if type(found) in kinds]
     gc.collect()
-    contexts.clear()
+    # One whose closed socket still has a message for a peer that is gone waits for that peer, also for ever.
+    # It may: in a thread that holds nobody up, not even the interpreter's end.
+    ending = threading.Thread(target=contexts.clear, name="zmq-contexts", daemon=True)
+    ending.start()
+    ending.join(_END_S)
     gc.collect()
     gc.freeze()
     if was_enabled:

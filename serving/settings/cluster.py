@@ -117,7 +117,8 @@ class ClusterSettings(ServerSettings):
         named = {value.rpartition("=")[0] for value in self.min_replicas + self.max_replicas}
         if unknown := sorted(named - {""} - set(tasks)):
             raise TaskError(
-                f"min_replicas or max_replicas names {unknown}, and the tasks are {list(tasks)}."
+                f"min_replicas or max_replicas names {unknown}, and the tasks are {list(tasks)}. "
+                "Name one of these."
             )
 
     def replicas(self, task: str) -> Replicas:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.batch.keeper import StartEngine
-from serving.batch.output import Output
+from serving.batch.output import Output, staging_of
 from serving.batch.summary import Progress, Summary
 from serving.cluster.batch import embed_corpus
 from serving.errors import EngineStartError, OutputError, SettingsError, SourceError
@@ -101,6 +101,20 @@ def test_a_job_goes_on_where_it_was_ended_and_only_there(
     whole(output.root)
     assert summary.resumed_rows >= NUM_ROWS // 3
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
+    assert output.leftovers() == []
+
+
+def test_what_a_process_of_an_interrupted_run_still_wrote_is_not_left(
+    tmp_path: Path, source: Path, model: Path
+) -> None:
+    output = Output(tmp_path / "out")
+
+    def write_late(progress: Progress) -> None:
+        if progress.rows == NUM_ROWS:
+            staging_of(output.part(7)).write_bytes(b"half a file")
+
+    embed(source, model, output.root, on_progress=write_late)
+    whole(output.root)
     assert output.leftovers() == []
 
 

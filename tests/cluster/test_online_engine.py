@@ -2,6 +2,7 @@
 
 import base64
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,8 @@ from tests.cluster.clusters import Cluster, running_cluster
 from tests.cluster.loads import load
 from tests.conftest import Golden
 from tests.http.live import MODEL
+
+_CORE_S = 120.0
 
 pytestmark = pytest.mark.engine
 
@@ -94,14 +97,18 @@ def test_an_engine_core_that_is_killed_costs_no_client_an_answer(cluster: Cluste
 
 
 def _core(replica: psutil.Process) -> psutil.Process:
-    """The process of vLLM in which the model runs."""
-    found = []
-    for child in replica.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "EngineCore" in " ".join(child.cmdline()) or "EngineCore" in child.name():
-                found.append(child)
-    (core,) = found
-    return core
+    """The process of vLLM in which the model runs; waited for, since an engine may be being started again."""
+    give_up = time.monotonic() + _CORE_S
+    while True:
+        found = []
+        for child in replica.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "EngineCore" in " ".join(child.cmdline()) or "EngineCore" in child.name():
+                    found.append(child)
+        if found or time.monotonic() > give_up:
+            (core,) = found
+            return core
+        time.sleep(0.2)
 
 
 def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -97,7 +97,7 @@ def operated(
             env={
                 **os.environ,
                 **environment,
-                **apart(front, (free_port(), free_port())),
+                **apart(front),
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": token,
                 "PYTHONPATH": str(ROOT),

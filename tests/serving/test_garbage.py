@@ -28,3 +28,31 @@ def test_clients_that_were_never_closed_hold_nobody_up() -> None:
         [sys.executable, "-W", "ignore", "-c", LEAK], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "settled\n", done.stderr
+
+
+UNSENT = """
+import gc
+import zmq
+from serving.engine.garbage import settle
+
+class Client:
+    def __init__(self):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.PUSH)
+        self.socket.connect("tcp://127.0.0.1:9")
+        self.socket.send(b"to nobody")
+        self.itself = self
+
+gc.disable()
+Client()
+gc.enable()
+settle()
+print("settled")
+"""
+
+
+def test_a_client_whose_message_nobody_takes_holds_nobody_up() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", UNSENT], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "settled\n", done.stderr
