@@ -49,6 +49,15 @@ def engines_per_gpu(gpus: float) -> int:
     return max(1, math.floor(1 / gpus)) if gpus else 1
 
 
+def lacking_gpus(gpus: float, replicas: int, cluster: Mapping[str, float]) -> str | None:
+    """What `cluster` has too little of for as many replicas, in words."""
+    have, wanted = cluster.get("GPU", 0.0), gpus * replicas
+    # Ray counts in steps of 0.0001; a sum of fractions may be off by less.
+    if wanted <= have + 1e-4:
+        return None
+    return f"The replicas want {wanted:g} GPUs, and Ray has {have:g}"
+
+
 def resources_of(settings: BatchSettings, cluster: Mapping[str, float]) -> Resources:
     """What a job of `settings` takes of `cluster`, which maps Ray's names to amounts."""
     num_gpus = cluster.get("GPU", 0.0)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import ray
 from ray import serve
 from ray.serve.api import RunTarget
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -20,8 +21,9 @@ from serving.cluster.front import apart, front_directory, front_environment
 from serving.cluster.leftovers import end_orphans
 from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
+from serving.cluster.resources import lacking_gpus
 from serving.cluster.starting import start_replica_engine
-from serving.errors import EngineStartError
+from serving.errors import EngineStartError, SettingsError
 from serving.http.key_file import read_key_file
 from serving.http.logs import configure_logs
 from serving.http.server import Announce, Bound, bind
@@ -58,7 +60,8 @@ def run_cluster(
 
     Raises:
         CheckpointError: `models` cannot be served.
-        SettingsError: a setting is not valid, the keys cannot be read, the port is taken, or there is no cluster to join.
+        SettingsError: a setting is not valid, the keys cannot be read, the port is taken, there is no cluster to join, or
+            fewer GPUs than the replicas want.
         EngineStartError: the application did not come up; Ray's logs say why.
     """
     configure_logs(settings.server_log_level, settings.log_format)
@@ -84,6 +87,7 @@ def run_cluster(
         ExitStack() as undo,
     ):
         application = cluster_application(models, tasks, settings, start)
+        _refuse_without_gpus(tasks, settings)
         announce.bound(Bound(host, port))
         undo.callback(_end, settings)
         serve.start(
@@ -100,6 +104,19 @@ def run_cluster(
             announce.ready(Bound(host, port))
         stop.wait()
     return 0
+
+
+def _refuse_without_gpus(tasks: Sequence[str], settings: ClusterSettings) -> None:
+    """Refuse what Serve would wait for until the time to start is over; a cluster that was joined may grow."""
+    if settings.gpus_per_replica is None or joins(settings.ray_address):
+        return
+    # One of a task that begins with none is started by its first request.
+    replicas = max(1, sum(settings.replicas(task).least for task in tasks))
+    lacking = lacking_gpus(settings.gpus_per_replica, replicas, ray.cluster_resources())
+    if lacking is not None:
+        raise SettingsError(
+            f"{lacking}. Ask for less with gpus_per_replica or min_replicas, or join a cluster with ray_address."
+        )
 
 
 def _cpus(tasks: Sequence[str], settings: ClusterSettings) -> float:
