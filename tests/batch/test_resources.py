@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.cluster.resources import Resources, resources_of
+from serving.cluster.resources import Resources, lacking_gpus, resources_of
 from serving.settings import BatchSettings
 
 
@@ -32,3 +32,10 @@ def test_what_a_cluster_lacks_is_said() -> None:
         Resources(2, 1, 1).lacking({"GPU": 1, "CPU": 4}) == "The engines want 2 GPUs, and Ray has 1"
     )
     assert "2.5 CPUs" in str(Resources(2, 0, 1).lacking({"CPU": 2}))
+
+
+def test_replicas_that_want_more_gpus_than_there_are_are_named() -> None:
+    assert lacking_gpus(0.0, 3, {}) is None
+    assert lacking_gpus(0.1, 10, {"GPU": 1.0}) is None
+    assert lacking_gpus(1.0, 3, {"GPU": 2.0}) == "The replicas want 3 GPUs, and Ray has 2"
+    assert lacking_gpus(0.5, 1, {}) == "The replicas want 0.5 GPUs, and Ray has 0"
