@@ -80,7 +80,7 @@ def _split_directory(source: Path, split: str | None) -> Path:
         names = [str(name) for name in splits]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"{source / _SPLITS} does not list splits: {error}. Save the dataset again, or pass one of its splits."
+            f"{source / _SPLITS} does not list splits: {error}. Save the dataset again, or pass the directory of one split."
         ) from error
     known = ", ".join(names)
     match split:

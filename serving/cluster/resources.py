@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from serving.settings.batch import BatchSettings
 
 
+# Ray counts in these; a sum of fractions is off by less.
+_STEP = 1e-4
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a job takes.
@@ -33,29 +37,25 @@ class Resources:
 
     def lacking(self, cluster: Mapping[str, float]) -> str | None:
         """What the cluster has too little of now, in words."""
-        for name, wanted in (
-            ("GPU", self.engines * self.gpus),
-            ("CPU", self.engines * self.cpus + self.reading_cpus),
-        ):
-            if cluster.get(name, 0.0) < wanted:
-                return (
-                    f"The engines want {wanted:g} {name}s, and Ray has {cluster.get(name, 0.0):g}"
-                )
-        return None
+        wanted = {
+            "GPU": self.engines * self.gpus,
+            "CPU": self.engines * self.cpus + self.reading_cpus,
+        }
+        return lacking("engines", wanted, cluster)
+
+
+def lacking(who: str, wanted: Mapping[str, float], cluster: Mapping[str, float]) -> str | None:
+    """The first of what is `wanted` that `cluster` has too little of, in words; both map Ray's names to amounts."""
+    for name, amount in wanted.items():
+        have = cluster.get(name, 0.0)
+        if amount > have + _STEP:
+            return f"The {who} want {amount:g} {name}s, and Ray has {have:g}"
+    return None
 
 
 def engines_per_gpu(gpus: float) -> int:
     """Engines on one GPU, where each takes `gpus` of it; 1 where each takes several, or none."""
     return max(1, math.floor(1 / gpus)) if gpus else 1
-
-
-def lacking_gpus(gpus: float, replicas: int, cluster: Mapping[str, float]) -> str | None:
-    """What `cluster` has too little of for as many replicas, in words."""
-    have, wanted = cluster.get("GPU", 0.0), gpus * replicas
-    # Ray counts in steps of 0.0001; a sum of fractions may be off by less.
-    if wanted <= have + 1e-4:
-        return None
-    return f"The replicas want {wanted:g} GPUs, and Ray has {have:g}"
 
 
 def resources_of(settings: BatchSettings, cluster: Mapping[str, float]) -> Resources:

@@ -21,7 +21,7 @@ from serving.cluster.front import apart, front_directory, front_environment
 from serving.cluster.leftovers import end_orphans
 from serving.cluster.local import joins, ray_session
 from serving.cluster.replica import StartEngine
-from serving.cluster.resources import lacking_gpus
+from serving.cluster.resources import lacking
 from serving.cluster.starting import start_replica_engine
 from serving.errors import EngineStartError, SettingsError
 from serving.http.key_file import read_key_file
@@ -112,10 +112,10 @@ def _refuse_without_gpus(tasks: Sequence[str], settings: ClusterSettings) -> Non
         return
     # One of a task that begins with none is started by its first request.
     replicas = max(1, sum(settings.replicas(task).least for task in tasks))
-    lacking = lacking_gpus(settings.gpus_per_replica, replicas, ray.cluster_resources())
-    if lacking is not None:
+    wanted = {"GPU": settings.gpus_per_replica * replicas}
+    if (missing := lacking("replicas", wanted, ray.cluster_resources())) is not None:
         raise SettingsError(
-            f"{lacking}. Ask for less with gpus_per_replica or min_replicas, or join a cluster with ray_address."
+            f"{missing}. Ask for less with gpus_per_replica or min_replicas, or join a cluster with ray_address."
         )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.cluster.resources import Resources, lacking_gpus, resources_of
+from serving.cluster.resources import Resources, lacking, resources_of
 from serving.settings import BatchSettings
 
 
@@ -35,7 +35,12 @@ def test_what_a_cluster_lacks_is_said() -> None:
 
 
 def test_replicas_that_want_more_gpus_than_there_are_are_named() -> None:
-    assert lacking_gpus(0.0, 3, {}) is None
-    assert lacking_gpus(0.1, 10, {"GPU": 1.0}) is None
-    assert lacking_gpus(1.0, 3, {"GPU": 2.0}) == "The replicas want 3 GPUs, and Ray has 2"
-    assert lacking_gpus(0.5, 1, {}) == "The replicas want 0.5 GPUs, and Ray has 0"
+    def of(gpus: float, replicas: int, cluster: dict[str, float]) -> str | None:
+        return lacking("replicas", {"GPU": gpus * replicas}, cluster)
+
+    assert of(0.0, 3, {}) is None
+    assert of(0.1, 10, {"GPU": 1.0}) is None
+    assert of(1.0, 3, {"GPU": 2.0}) == "The replicas want 3 GPUs, and Ray has 2"
+    assert of(0.5, 1, {}) == "The replicas want 0.5 GPUs, and Ray has 0"
+    # 0.30000000000000004 of what adds up to 0.3
+    assert of(0.1, 3, {"GPU": 0.3}) is None

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Leaks only: a collection that comes by itself between two of them would hang here, before `settle`.
 LEAK = """
 import gc
@@ -21,14 +23,6 @@ gc.enable()
 settle()
 print("settled")
 """
-
-
-def test_clients_that_were_never_closed_hold_nobody_up() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LEAK], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == "settled\n", done.stderr
-
 
 UNSENT = """
 import gc
@@ -51,8 +45,9 @@ print("settled")
 """
 
 
-def test_a_client_whose_message_nobody_takes_holds_nobody_up() -> None:
+@pytest.mark.parametrize("program", [LEAK, UNSENT], ids=["never closed", "a message nobody takes"])
+def test_clients_that_are_leaked_hold_nobody_up(program: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", UNSENT], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "settled\n", done.stderr
