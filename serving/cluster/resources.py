@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from serving.settings.batch import BatchSettings
 
-
 # Ray counts in these; a sum of fractions is off by less.
 _STEP = 1e-4
 
