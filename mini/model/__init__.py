@@ -1,0 +1,1 @@
+"""What polyvec-mini is made of: shapes, tokenizer, pixels, and the files of its checkpoint."""
