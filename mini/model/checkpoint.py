@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mini.model import shapes
@@ -27,6 +27,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
+_ADAPTER = "adapter_model.safetensors"
 _LORA = re.compile(r"\.lora_[AB]\.")
 
 
@@ -58,7 +59,7 @@ def write_checkpoint(
     }
     _write_shards({**stored, **projector}, out)
     lora = {name: tensor for name, tensor in adapted.items() if _LORA.search(name)}
-    _save(lora, out / "adapters" / "adapter_model.safetensors")
+    _save(lora, out / "adapters" / _ADAPTER)
     _write_json(lora_config, out / "adapters" / "adapter_config.json")
     _write_json(_config(), out / "config.json")
     _write_json(_preprocessor(), out / "preprocessor_config.json")
@@ -164,3 +165,23 @@ def _preprocessor() -> dict[str, object]:
         "resample": 3,
         "rescale_factor": 1 / 255,
     }
+
+
+def read_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What `write_checkpoint` wrote, in float32: the base's state, and that of projector and adapters."""
+    stored: dict[str, Tensor] = {}
+    for shard in sorted(directory.glob("model-*.safetensors")):
+        stored |= load_file(shard)
+    adapted = {name: t.float() for name, t in load_file(directory / "adapters" / _ADAPTER).items()}
+    # PEFT's state has the adapter's name inside that of the layer, as the file does.
+    for part in ("weight", "bias"):
+        adapted[f"base_model.model.multi_vector_projector.base_layer.{part}"] = stored.pop(
+            f"multi_vector_projector.{part}"
+        ).float()
+    return {_new_name(name): tensor.float() for name, tensor in stored.items()}, adapted
+
+
+def _new_name(name: str) -> str:
+    if name.startswith("visual."):
+        return f"model.{name}"
+    return name.replace("model.", "model.language_model.", 1)

@@ -1,0 +1,5 @@
+"""Where polyvec-mini lies."""
+
+from pathlib import Path
+
+CHECKPOINT = Path(__file__).parents[2] / "mini" / "checkpoint"
