@@ -1,6 +1,7 @@
 """`polyvec serve`: the HTTP server. Every option beside the models and tasks is a field of `ServerSettings`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -146,7 +147,8 @@ def _print_ready(settings: ServerSettings, tasks: list[str], bound: "Bound") -> 
     body = json.dumps({"model": settings.model_name, "task": task, "input": ["hello"]})
     key = "" if settings.keys is None else ' -H "Authorization: Bearer $API_KEY"'
     print("Ready. Try it:")
-    print(
-        f"  curl {bound.url}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'",
-        flush=True,
-    )
+    print(f"  curl {bound.url}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{body}'")
+    if settings.playground:
+        asked = "" if settings.keys is None else " (any user name, an API key as the password)"
+        print(f"Or search in a browser: {bound.url}/playground{asked}")
+    sys.stdout.flush()

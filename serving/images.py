@@ -196,8 +196,21 @@ def preload() -> None:
     from transformers.models.qwen2_vl import image_processing_qwen2_vl  # noqa: F401
 
 
-def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec) -> int:
-    """Image tokens of a picture of `width` x `height` pixels, markers and template not counted.
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """How the image tokens of a picture lie on it: row by row, from its upper left corner, over all of it."""
+
+    rows: int
+    columns: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Image tokens, one a patch."""
+        return self.rows * self.columns
+
+
+def patch_grid(width: int, height: int, max_pixels: int, spec: ImageSpec) -> PatchGrid:
+    """The grid of a picture of `width` x `height` pixels.
 
     Area within `spec.min_pixels` and `max_pixels`, see `smart_resize`.
     """
@@ -205,7 +218,12 @@ def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec
     rows, columns = smart_resize(
         width, height, edge=edge, min_pixels=spec.min_pixels, max_pixels=max_pixels
     )
-    return (rows // edge) * (columns // edge)
+    return PatchGrid(rows // edge, columns // edge)
+
+
+def count_image_tokens(width: int, height: int, max_pixels: int, spec: ImageSpec) -> int:
+    """Image tokens of a picture of `width` x `height` pixels, markers and template not counted."""
+    return patch_grid(width, height, max_pixels, spec).num_tokens
 
 
 def smart_resize(

@@ -11,7 +11,7 @@ from typing import Literal, assert_never
 from pooling import Span
 from serving.engine.protocol import Engine, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.errors import InputError, TaskError
-from serving.images import ImageLimits, count_image_tokens, measure_image
+from serving.images import ImageLimits, PatchGrid, measure_image, patch_grid
 from serving.inputs import Input, PageImage, Text
 from serving.manifest import Manifest
 from serving.preparing import in_preparing_thread
@@ -59,11 +59,13 @@ class Prepared:
     Attributes:
         prompts: in input order; what cannot be embedded is an error in its place.
         num_tokens: of each prompt, image tokens included; 0 for an error.
+        grids: of each image that was measured; None for everything else.
         request: what to do with them.
     """
 
     prompts: tuple[Prompt | InputError, ...]
     num_tokens: tuple[int, ...]
+    grids: tuple[PatchGrid | None, ...]
     request: Request
 
     def raise_first(self) -> None:
@@ -164,7 +166,7 @@ class Pipeline:
             lambda: self._prompter.chunked_prompt(chunks, prompt_name=request.prompt_name)
         )
         fitted = _fit_chunks(prompt, self._max_length(request.max_length), request)
-        return Prepared((fitted,), (len(fitted.token_ids),), request)
+        return Prepared((fitted,), (len(fitted.token_ids),), (None,), request)
 
     async def run(self, prepared: Prepared, flow: Flow | None = None) -> list[Outcome]:
         """Embed what was prepared, in order; with `turns`, in pieces that wait for theirs.
@@ -220,8 +222,10 @@ class Pipeline:
         )
         prompts: list[Prompt | InputError] = []
         sizes: list[int] = []
+        grids: list[PatchGrid | None] = []
         for item in inputs:
             prompt: Prompt | InputError
+            grid: PatchGrid | None = None
             match item:
                 case Text():
                     prompt = next(text_prompts)
@@ -229,26 +233,29 @@ class Pipeline:
                     if size > bound:
                         prompt = _too_long(size, bound)
                 case PageImage():
-                    prompt, size = self._measured(item, request)
+                    prompt, size, grid = self._measured(item, request)
                 case InputError():
                     prompt = item
                 case _:
                     assert_never(item)
             prompts.append(prompt)
             sizes.append(0 if isinstance(prompt, InputError) else size)
-        return Prepared(tuple(prompts), tuple(sizes), request)
+            grids.append(grid)
+        return Prepared(tuple(prompts), tuple(sizes), tuple(grids), request)
 
-    def _measured(self, item: PageImage, request: Request) -> tuple[Prompt | InputError, int]:
+    def _measured(
+        self, item: PageImage, request: Request
+    ) -> tuple[Prompt | InputError, int, PatchGrid | None]:
         prompt = self._prompter.image_prompt(item, max_pixels=request.max_pixels)
         if self._limits is None:
-            return prompt, len(prompt.token_ids)
+            return prompt, len(prompt.token_ids), None
         try:
             width, height = measure_image(item.source, self._limits)
         except InputError as error:
-            return error, 0
-        num_image_tokens = count_image_tokens(width, height, prompt.max_pixels, self.manifest.image)
+            return error, 0, None
+        grid = patch_grid(width, height, prompt.max_pixels, self.manifest.image)
         # The placeholder in the template is one of the image tokens.
-        return prompt, len(prompt.token_ids) - 1 + num_image_tokens
+        return prompt, len(prompt.token_ids) - 1 + grid.num_tokens, grid
 
     def _max_length(self, asked: int | None) -> int:
         """What the model takes is cut to what the engine takes; a length asked for on purpose is not."""

@@ -4,7 +4,7 @@ Knows how the parts fit; not how they work, nor what runs the application.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from serving.http.listing import MODELS_PATH, listing_routes
 from serving.http.metrics import Metrics
 from serving.http.metrics_merge import CONTENT_TYPE, SharedMetrics, merged_metrics
 from serving.http.openapi import EMBEDDINGS_SPEC, RERANK_SPEC, SCORE_SPEC, document
+from serving.http.playground.routes import SLASHED_PATH, Playground
 from serving.http.ranking import RankingRoutes
 from serving.http.sources import Sources
 from serving.http.tracing import configure_tracing
@@ -84,10 +85,12 @@ async def application(
         shared: where there are several of it behind one address, whose metrics are shown together.
 
     Raises:
-        SettingsError: the keys, the default task, the limits' storage, the hosts to fetch from, or the
-            endpoint of traces.
+        SettingsError: the keys, the default task, the limits' storage, the hosts to fetch from, the
+            endpoint of traces, or the playground's files.
     """
     draining = draining or Draining()
+    playground = Playground.read() if settings.playground else None
+    paths = {path: path for path in _PATHS} | (playground.labels if playground else {})
     door = open_door(settings.keys)
     catalogue = _catalogue(service, settings)
     async with AsyncExitStack() as open_parts:
@@ -105,7 +108,7 @@ async def application(
             max_total_bytes=settings.max_bodies_bytes,
             timeout_s=settings.upload_timeout_s,
         )
-        metrics = _metrics(service, bodies)
+        metrics = _metrics(service, bodies, set(paths.values()))
         desk = Desk(
             settings=settings,
             catalogue=catalogue,
@@ -123,12 +126,18 @@ async def application(
             shared.own = lambda: metrics.render(None)[0].decode()
         app = _routes(desk, service, metrics, shared)
         app.include_router(health_routes(service, draining, loading or Loading()))
+        if playground is not None:
+            app.include_router(playground.routes(desk, service, version("polyvec")))
         app.add_middleware(
             Edge,
             door=door,
-            open_paths={*HEALTH_PATHS, *([METRICS_PATH] if settings.metrics_without_key else [])},
-            browser_paths={DOCS_PATH, OPENAPI_PATH},
-            paths=_PATHS,
+            open_paths={
+                *HEALTH_PATHS,
+                *([METRICS_PATH] if settings.metrics_without_key else []),
+                *([SLASHED_PATH] if playground else []),
+            },
+            browser_paths={DOCS_PATH, OPENAPI_PATH, *(playground.files if playground else ())},
+            paths=paths,
             reports=Reports(metrics, tracing),
             draining=draining,
         )
@@ -171,8 +180,8 @@ def _refusal(lanes: Sequence[Lane], caller: str) -> QueueFullError | None:
     return None if None in refusals else refusals[0]
 
 
-def _metrics(service: Service, bodies: Bodies) -> Metrics:
-    metrics = Metrics(version("polyvec"), _PATHS, service.tasks)
+def _metrics(service: Service, bodies: Bodies, routes: Collection[str]) -> Metrics:
+    metrics = Metrics(version("polyvec"), routes, service.tasks)
     metrics.watch_bodies(lambda: bodies.total_bytes)
     for task, lane in service.lanes.items():
         _watch(metrics, task, lane)

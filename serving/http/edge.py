@@ -7,7 +7,7 @@ know routes beyond their paths, nor bodies.
 import math
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import StoppingError
+from serving.http.error_page import PAGE_HEADERS, page_of
 from serving.http.errors import HttpError, body_of, from_polyvec, unexpected
 from serving.http.keys import Door
 from serving.http.logs import log_request, log_unexpected
@@ -106,7 +107,7 @@ class Edge:
         door: Door,
         open_paths: Collection[str],
         browser_paths: Collection[str],
-        paths: Collection[str],
+        paths: Mapping[str, str],
         reports: Reports,
         draining: Draining,
     ) -> None:
@@ -116,8 +117,9 @@ class Edge:
             app: what answers.
             door: tells whose key a request carries, or refuses it.
             open_paths: paths that need no key.
-            browser_paths: paths that people open; a browser asks them for the key, as a password.
-            paths: all paths; others are reported as "other".
+            browser_paths: paths that people open; a browser asks them for the key, as a password, and is
+                shown errors as a page.
+            paths: all paths, and what each is reported as; others are reported as "other".
             reports: where to report.
             draining: set by the server on its way out.
         """
@@ -125,7 +127,7 @@ class Edge:
         self._door = door
         self._open_paths = frozenset(open_paths)
         self._browser_paths = frozenset(browser_paths)
-        self._paths = frozenset(paths)
+        self._paths = dict(paths)
         self._reports = reports
         self._draining = draining
 
@@ -165,10 +167,12 @@ class Edge:
             if failure is None:
                 log_unexpected(error, visit.request_id)
                 failure = unexpected()
-        if failure.status == 401 and scope["path"] in self._browser_paths:
+        is_for_people = scope["path"] in self._browser_paths
+        if failure.status == 401 and is_for_people:
             failure.headers["WWW-Authenticate"] = 'Basic realm="polyvec"'
         if answer.status is None:
-            await _send_error(answer, failure, visit.request_id)
+            is_page = is_for_people and "text/html" in headers.get("accept", "")
+            await _send_error(answer, failure, visit.request_id, is_page=is_page)
         elif not answer.is_complete:
             # Half an answer must not look whole: uvicorn closes the connection on this.
             raise failure
@@ -185,7 +189,7 @@ class Edge:
         record = RequestRecord(
             request_id=visit.request_id,
             method=scope["method"],
-            route=scope["path"] if scope["path"] in self._paths else OTHER,
+            route=self._paths.get(scope["path"], OTHER),
             # Nothing was sent when the server itself was cancelled.
             status=answer.status or _CLIENT_GONE,
             seconds=visit.stages.elapsed_s,
@@ -216,13 +220,12 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-async def _send_error(answer: _Answer, failure: HttpError, request_id: str) -> None:
-    body = body_of(failure, request_id)
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        **failure.headers,
-    }
+async def _send_error(
+    answer: _Answer, failure: HttpError, request_id: str, *, is_page: bool
+) -> None:
+    body = (page_of if is_page else body_of)(failure, request_id)
+    kind = PAGE_HEADERS if is_page else {"Content-Type": "application/json"}
+    headers = {**kind, "Content-Length": str(len(body)), **failure.headers}
     if failure.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_s)))
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]

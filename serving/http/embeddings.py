@@ -5,6 +5,7 @@ The order of things, and what is checked when; each step is done elsewhere.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +20,7 @@ from serving.http.sources import Source, counts_of
 from serving.http.stages import Stage
 from serving.http.usage import note_usage
 from serving.http.wire.answer import answer_chunks
-from serving.http.wire.answer_parts import Embedded
+from serving.http.wire.answer_parts import Embedded, Patches
 from serving.http.wire.calls import EmbeddingsCall
 from serving.http.wire.negotiate import OCTETS_TYPE, Json, Octets, negotiate
 from serving.http.wire.octets import check_octets, octets
@@ -115,28 +116,31 @@ async def _embedded(
     prepared: Prepared,
     pooled: Sequence[Pooled],
 ) -> list[Embedded]:
-    embedded = _chunks(prepared, pooled[0]) if call.late_chunking else _inputs(sources, pooled)
+    if call.late_chunking:
+        embedded = _chunks(prepared, pooled[0])
+    else:
+        embedded = _inputs(choice, sources, prepared, pooled)
     if not call.tokenized:
         return [item for item, _ in embedded]
 
     def spell() -> list[Embedded]:
-        return [
-            Embedded(
-                item.index, item.single, item.multi, item.page, choice.lane.prompter.spelled(ids)
-            )
-            for item, ids in embedded
-        ]
+        return [replace(item, tokens=choice.lane.prompter.spelled(ids)) for item, ids in embedded]
 
     return await asyncio.to_thread(spell)
 
 
 def _inputs(
-    sources: Sequence[Source], pooled: Sequence[Pooled]
+    choice: Choice, sources: Sequence[Source], prepared: Prepared, pooled: Sequence[Pooled]
 ) -> list[tuple[Embedded, tuple[int, ...]]]:
-    return [
-        (Embedded(index, one.single, one.multi, source.page), one.token_ids)
-        for index, (source, one) in enumerate(zip(sources, pooled, strict=True))
-    ]
+    image_pad = choice.lane.manifest.special_token_ids.image_pad
+    embedded: list[tuple[Embedded, tuple[int, ...]]] = []
+    for index, (source, grid, one) in enumerate(zip(sources, prepared.grids, pooled, strict=True)):
+        patches = None
+        if grid is not None:
+            patches = Patches(one.token_ids.index(image_pad), grid.rows, grid.columns)
+        item = Embedded(index, one.single, one.multi, source.page, patches=patches)
+        embedded.append((item, one.token_ids))
+    return embedded
 
 
 def _chunks(prepared: Prepared, pooled: Pooled) -> list[tuple[Embedded, tuple[int, ...]]]:

@@ -124,6 +124,7 @@ class RankingRoutes:
         prepared = Prepared(
             prompts=tuple(prompt for part in parts for prompt in part.prompts),
             num_tokens=tuple(size for part in parts for size in part.num_tokens),
+            grids=tuple(grid for part in parts for grid in part.grids),
             request=parts[0].request,
         )
         border = len(parts[0].prompts)

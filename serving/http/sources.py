@@ -84,6 +84,18 @@ class Sources:
         parts = await together(self._open(index, item, opening) for index, item in enumerate(items))
         return [source for part in parts for source in part]
 
+    async def pages(self, data: bytes, stages: Stages, share: Share) -> list[bytes]:
+        """The pages of a PDF as pictures, in order.
+
+        Raises:
+            InputError: it cannot be rendered.
+            HttpError: its pages are too much to hold.
+        """
+        with stages.measure(Stage.PREPARE):
+            pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels)
+        share.take(sum(map(len, pages)))
+        return pages
+
     async def _spell(
         self, items: Sequence[Item], prompter: Prompter, max_chars: int
     ) -> dict[int, Text]:
@@ -139,9 +151,7 @@ class Sources:
         return data
 
     async def _pages(self, data: bytes, opening: "_Opening") -> list[Source]:
-        with opening.stages.measure(Stage.PREPARE):
-            pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels)
-        opening.share.take(sum(map(len, pages)))
+        pages = await self.pages(data, opening.stages, opening.share)
         return [Source(PageImage(page), number) for number, page in enumerate(pages, start=1)]
 
 

@@ -53,6 +53,9 @@ class ServerSettings(DocumentSettings):
     default_task: str | None = None
     """Task of requests that name none; None is "text-matching", as in the public API."""
 
+    playground: bool = False
+    """Serve `/playground`, a page to search pages with and to see why they match; wants keys as all does."""
+
     # Who
 
     keys: Path | None = None

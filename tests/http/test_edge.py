@@ -199,7 +199,7 @@ def test_half_an_answer_does_not_look_whole() -> None:
         app,
         door=OpenDoor(),
         open_paths=(),
-        paths=(),
+        paths={},
         browser_paths=(),
         reports=Reports(Metrics("1", (), ()), tracing),
         draining=Draining(),

@@ -177,3 +177,29 @@ def test_octets_are_float32_unless_the_header_says_otherwise(live: Live, embed: 
     found = tensors(live, "application/octet-stream", input="a")
     (item,) = embed(input="a")["data"]
     assert found["embeddings"].numpy().tobytes() == np.float32([item["embedding"]]).tobytes()
+
+
+@pytest.mark.parametrize(("width", "height"), [(448, 448), (300, 120), (90, 700), (20, 20)])
+def test_the_patches_of_an_image_are_a_grid_over_it(embed: Embed, width: int, height: int) -> None:
+    asked = {"return_multivector": True, "return_tokenized_input": True}
+    (item,) = embed(input={"image": encoded(picture(width, height))}, **asked)["data"]
+    patches, tokens = item["patches"], item["tokenized_input"]
+    stop = patches["start"] + patches["rows"] * patches["columns"]
+    assert set(tokens[patches["start"] : stop]) == {"<|image_pad|>"}
+    assert tokens.count("<|image_pad|>") == stop - patches["start"]
+    assert (patches["rows"] > patches["columns"]) == (height > width)
+
+
+def test_patches_are_told_of_pages_and_not_of_texts_nor_where_tokens_were_not_asked_for(
+    embed: Embed,
+) -> None:
+    asked = {"return_multivector": True, "return_tokenized_input": True}
+    pdf = encoded(picture_pdf([(1, 2, 3), (4, 5, 6)], size=(56, 112)))
+    pages = embed(input={"pdf": pdf}, **asked)["data"]
+    assert [page["patches"]["rows"] for page in pages] == [8, 8]
+    image = {"image": encoded(picture(56, 56))}
+    text, mixed = embed(input=["a text", image], **asked)["data"]
+    assert "patches" not in text
+    assert mixed["patches"]["rows"] == 2
+    (unasked,) = embed(input=image, return_multivector=True)["data"]
+    assert "patches" not in unasked

@@ -17,6 +17,7 @@ from serving.images import (
     count_image_tokens,
     decode_image,
     measure_image,
+    patch_grid,
     smart_resize,
 )
 from serving.inputs import ImageSource
@@ -105,7 +106,9 @@ def test_token_counts_agree_with_the_golden_grids(golden: Golden) -> None:
         _, rows, columns = golden.arrays[f"code/image_{index}/grid"]
         with Image.open(path) as image:
             counted = count_image_tokens(*image.size, SPEC.max_pixels, SPEC)
+            grid = patch_grid(*image.size, SPEC.max_pixels, SPEC)
         assert counted == rows * columns // SPEC.merge_size**2
+        assert (grid.rows, grid.columns) == (rows // SPEC.merge_size, columns // SPEC.merge_size)
 
 
 def test_one_lazily_opened_image_can_be_decoded_by_many_threads(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def _multi_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterator
         yield from _multi_formats(call, present(item.multi))
         if item.tokens is not None and call.tokenized:
             yield b',"tokenized_input":' + to_json(item.tokens)
+            if item.patches is not None:
+                yield b',"patches":' + to_json(item.patches.by_name())
         if item.page is not None:
             yield b',"page":%d' % item.page
         yield b"}"

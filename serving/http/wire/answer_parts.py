@@ -31,6 +31,25 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Patches:
+    """Which vectors of an image's multi-vector stand for parts of the image.
+
+    Attributes:
+        start: the first of them; the others follow, row by row.
+        rows: of the grid that they make over the whole image.
+        columns: of the grid.
+    """
+
+    start: int
+    rows: int
+    columns: int
+
+    def by_name(self) -> dict[str, int]:
+        """As the answer names them."""
+        return {"start": self.start, "rows": self.rows, "columns": self.columns}
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors of one input, or of one page of a PDF; on the CPU, finite.
 
@@ -40,6 +59,7 @@ class Embedded:
         multi: float32 [token, dim]; None in a single-vector answer.
         page: counted from 1, for a page of a PDF.
         tokens: as many as `multi` has rows, where they were asked for.
+        patches: where those of an image stand among them.
     """
 
     index: int
@@ -47,6 +67,7 @@ class Embedded:
     multi: Tensor | None = field(default=None, repr=False)
     page: int | None = None
     tokens: list[str] | None = field(default=None, repr=False)
+    patches: Patches | None = None
 
 
 def present(vectors: Tensor | None) -> Tensor:

@@ -94,6 +94,19 @@ class SingleEmbedding(WireAnswer):
     """Number of the page, for PDFs."""
 
 
+class PatchesAnswer(WireAnswer):
+    """Which vectors stand for parts of an image: `rows * columns` of them, row by row, over all of it."""
+
+    start: Count
+    """The first of them, counted from 0; what stands before and after is the prompt around the image."""
+
+    rows: Annotated[int, Field(ge=1)]
+    """Rows of the grid."""
+
+    columns: Annotated[int, Field(ge=1)]
+    """Columns of the grid."""
+
+
 class MultiEmbedding(WireAnswer):
     """One vector for each token of one input."""
 
@@ -111,6 +124,9 @@ class MultiEmbedding(WireAnswer):
 
     tokenized_input: list[str] | None = None
     """The tokens, where they were asked for."""
+
+    patches: PatchesAnswer | None = None
+    """For an image or a page, where the tokens were asked for: which of them are its patches."""
 
     page: Annotated[int, Field(ge=1)] | None = None
     """Number of the page, for PDFs."""

@@ -135,7 +135,7 @@ class EmbeddingsBody(_Body):
     """Return one vector for each token."""
 
     return_tokenized_input: bool | None = False
-    """Return the tokens as well; needs `return_multivector`."""
+    """Return the tokens as well, and for images which of them are patches; needs `return_multivector`."""
 
     normalized: bool | None = True
     """Scale vectors to unit length."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pooling import Int8Vectors, NonFiniteError, decode_base64, dequantise, int8
 from serving.http.wire.answer import PIECE_BYTES, answer_chunks
-from serving.http.wire.answer_parts import Embedded, Usage
+from serving.http.wire.answer_parts import Embedded, Patches, Usage
 from serving.http.wire.answers import EmbeddingsAnswer
 from tests.http.wire.bodies import MODEL, embeddings, examples
 from tests.http.wire.vectors import USAGE, answer, body, multis, seeds, singles, units
@@ -237,7 +237,9 @@ def test_the_public_types_tell_answers_apart():
 def test_answers_are_what_our_own_schema_declares(format_, multi):
     vectors = units(3, 5, 16)
     embedded = [
-        Embedded(index, vector[0], vector, page=index + 1, tokens=["a"] * 5)
+        Embedded(
+            index, vector[0], vector, page=index + 1, tokens=["a"] * 5, patches=Patches(1, 1, 3)
+        )
         for index, vector in enumerate(vectors)
     ]
     call = embeddings(
@@ -245,6 +247,8 @@ def test_answers_are_what_our_own_schema_declares(format_, multi):
     )
     document = answer(call, embedded, Usage(9, 9, 3))
     own_validator().validate(document)
-    assert EmbeddingsAnswer.model_validate(document).data[2].page == 3
+    last = EmbeddingsAnswer.model_validate(document).data[2]
+    assert last.page == 3
+    assert not multi or last.patches.columns == 3
     document["data"][1]["embeddings" if multi else "embedding"] = None
     assert not own_validator().is_valid(document)
