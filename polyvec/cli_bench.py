@@ -185,8 +185,13 @@ def _source(
 def _check(source: "Source", kept: "Representation") -> None:
     from serving import TaskError
 
-    if kept.dimensions is not None and kept.dimensions > source.model.dim:
-        raise TaskError(f"--dimensions must be at most {source.model.dim}, not {kept.dimensions}.")
+    model, asked = source.model, kept.dimensions
+    if asked is None:
+        return
+    if model.dimensions is not None and asked not in model.dimensions:
+        raise TaskError(f"--dimensions must be one of {list(model.dimensions)}, not {asked}.")
+    if asked > model.dim:
+        raise TaskError(f"--dimensions must be at most {model.dim}, not {asked}.")
 
 
 def _line(score: "TaskScore") -> str:

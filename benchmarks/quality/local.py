@@ -135,6 +135,7 @@ def _model(manifests: dict[str, Manifest]) -> Model:
         revision=model_revision(source.revision, joint_digest(manifests.values())),
         adapters=tuple(sorted(manifests)),
         dim=first.hidden_size,
+        dimensions=first.matryoshka_dims,
         multi_vector_dim=first.multi_vector_dim,
         max_pixels=first.image.max_pixels,
         max_tokens=first.max_text_tokens,

@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Annotated, Self
@@ -89,14 +90,10 @@ class ServerSource:
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise ServerError(f"--server {url} is not a URL ({error}).") from error
-        answer = _send(client, client.build_request("GET", "/v1/models"))
-        try:
-            listed = _Listing.model_validate_json(answer.content).data
-        except ValidationError as error:
-            raise ServerError(
-                f"{client.base_url} does not describe its checkpoint at /v1/models. "
-                "Ask a polyvec server of this release."
-            ) from error
+        with ExitStack() as undo:
+            undo.callback(client.close)
+            listed = _listed(client)
+            undo.pop_all()
         first = listed[0]
         public = tuple(one.id.partition(":")[2] for one in listed[1:])
         return cls(client, first.id, _model(first, public), public)
@@ -135,6 +132,17 @@ class ServerSource:
         return sided if sided in self.public_tasks else ask.adapter
 
 
+def _listed(client: httpx.Client) -> list[_Listed]:
+    answer = _send(client, client.build_request("GET", "/v1/models"))
+    try:
+        return _Listing.model_validate_json(answer.content).data
+    except ValidationError as error:
+        raise ServerError(
+            f"{client.base_url} does not describe its checkpoint at /v1/models. "
+            "Ask a polyvec server of this release."
+        ) from error
+
+
 def _model(listed: _Listed, public_tasks: Sequence[str]) -> Model:
     adapters = {task.removesuffix(".query").removesuffix(".passage"): None for task in public_tasks}
     return Model(
@@ -142,6 +150,7 @@ def _model(listed: _Listed, public_tasks: Sequence[str]) -> Model:
         revision=model_revision(listed.checkpoint.revision, listed.checkpoint.digest),
         adapters=tuple(sorted(adapters)),
         dim=listed.dimensions,
+        dimensions=None,
         multi_vector_dim=listed.multivector_dimensions,
         max_pixels=listed.max_image_pixels,
         max_tokens=listed.context_length,

@@ -25,6 +25,7 @@ class Model:
         revision: the source's own revision, where it has one, and the digest of the merged checkpoints.
         adapters: tasks that can be asked for.
         dim: of a single vector.
+        dimensions: to which single vectors are cut; None where any from 1 to `dim` will do.
         multi_vector_dim: of a token's vector; None where there are none.
         max_pixels: area to which a page is reduced unless another is asked for.
         max_tokens: of the longest text.
@@ -34,6 +35,7 @@ class Model:
     revision: str
     adapters: tuple[str, ...]
     dim: int
+    dimensions: tuple[int, ...] | None
     multi_vector_dim: int | None
     max_pixels: int
     max_tokens: int
