@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from polyvec.cli_bench import bench_app
+from polyvec.cli_compare import compare
 from polyvec.cli_demo import demo
 from polyvec.cli_embed import embed
 from polyvec.cli_encode import encode
@@ -53,6 +55,8 @@ app.command()(encode)
 app.command()(serve)
 app.command()(embed)
 app.command()(demo)
+app.command()(compare)
+app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 
 

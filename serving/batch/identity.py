@@ -6,9 +6,9 @@ Knows which settings change vectors, rows or files; not where the identity is ke
 from typing import Literal, Self
 
 import orjson
-import xxhash
 from pydantic import BaseModel, ConfigDict
 
+from serving.identity import ModelIdentity
 from serving.manifest import Manifest
 from serving.settings.batch import BatchSettings
 
@@ -68,15 +68,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelIdentity(_Strict):
-    """The checkpoint that made the vectors; `digest` is of its tensors, tokenizer and prompts."""
-
-    name: str
-    task: str
-    revision: str | None
-    digest: str
-
-
 class Identity(_Strict):
     """One run. The format is that of the output's files, whatever version of polyvec writes them."""
 
@@ -107,7 +98,7 @@ class Identity(_Strict):
             num_chunks: of the source.
         """
         return cls(
-            model=_model(manifest),
+            model=ModelIdentity.of(manifest),
             settings=_settings(manifest, settings),
             source=source,
             num_rows=num_rows,
@@ -136,28 +127,6 @@ def prompt_name(manifest: Manifest, settings: BatchSettings) -> str:
     if settings.prompt is not None:
         return settings.prompt
     return "passage" if "passage" in manifest.prompts else manifest.default_prompt
-
-
-def _model(manifest: Manifest) -> ModelIdentity:
-    source = manifest.merge.source
-    return ModelIdentity(
-        name=source.name, task=manifest.task, revision=source.revision, digest=_digest(manifest)
-    )
-
-
-def _digest(manifest: Manifest) -> str:
-    spoken = manifest.model_dump(
-        mode="json",
-        include={"hidden_size", "prompts", "image_prompt", "special_token_ids", "image"},
-    )
-    tensors = {name: record.xxh3_128 for name, record in manifest.tensors.items()}
-    files = {
-        name: record.xxh3_128
-        for name, record in manifest.files.items()
-        if name.startswith("tokenizer")
-    }
-    data = orjson.dumps([spoken, tensors, files], option=orjson.OPT_SORT_KEYS)
-    return xxhash.xxh3_128_hexdigest(data)
 
 
 def _settings(manifest: Manifest, settings: BatchSettings) -> dict[str, Value]:

@@ -12,10 +12,26 @@ from pydantic import BaseModel, ConfigDict
 from serving.http.catalogue import Catalogue
 from serving.http.errors import HttpError
 from serving.http.wire.answers import ErrorAnswer
+from serving.identity import joint_digest
 from serving.service import Service
 
 MODELS_PATH = "/v1/models"
 MODEL_PATH = "/v1/models/{model_id:path}"
+
+
+class CheckpointAnswer(BaseModel):
+    """What tells one checkpoint from another, so that vectors and figures can be traced to it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    source: str
+    """What was merged, by the name it was given."""
+
+    revision: str | None
+    """The source's revision, where it has one."""
+
+    digest: str
+    """Of the tensors, tokenizers and prompts: of a task, or of all tasks together."""
 
 
 class ModelAnswer(BaseModel):
@@ -47,6 +63,12 @@ class ModelAnswer(BaseModel):
     multivector_dimensions: int | None
     """Dimensions of a token's vector; null where the checkpoint gives single vectors only."""
 
+    max_image_pixels: int
+    """Area to which a larger image is reduced."""
+
+    checkpoint: CheckpointAnswer
+    """The weights behind it."""
+
     input_modalities: list[str]
     """What it takes."""
 
@@ -65,9 +87,14 @@ def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int)
     """The model, and the model with each of its tasks."""
     router = APIRouter(tags=["models"])
     created = int(time.time())
-    manifest = next(iter(service.lanes.values())).manifest
+    manifests = [lane.manifest for lane in service.lanes.values()]
+    manifest = manifests[0]
+    # Hashed once: a manifest names every tensor.
+    together = joint_digest(manifests)
+    digests = {task: joint_digest([lane.manifest]) for task, lane in service.lanes.items()}
 
     def describe(name: str) -> ModelAnswer:
+        task = catalogue.choose(name, None).task if ":" in name else None
         return ModelAnswer(
             id=name,
             created=created,
@@ -80,6 +107,12 @@ def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int)
             dimensions=manifest.hidden_size,
             matryoshka_dimensions=list(manifest.matryoshka_dims),
             multivector_dimensions=manifest.multi_vector_dim,
+            max_image_pixels=manifest.image.max_pixels,
+            checkpoint=CheckpointAnswer(
+                source=manifest.merge.source.name,
+                revision=manifest.merge.source.revision,
+                digest=together if task is None else digests[task],
+            ),
             input_modalities=["text", "image", "pdf"],
             output_modalities=["embedding"],
         )

@@ -17,6 +17,9 @@ from serving.settings.server import ServerSettings
 
 S = TypeVar("S", bound=EngineSettings)
 
+API_KEY_VARIABLE = f"{PREFIX}API_KEY"
+"""The key that polyvec's own clients send to a server: no setting, but no misspelt one either."""
+
 
 def load_settings(settings: EngineSettings | None, *, dtype: Dtype | None) -> EngineSettings:
     """`settings`, or what the environment says where None; `dtype` wins over both.
@@ -87,7 +90,7 @@ def _check_environment() -> None:
     }
     for name in os.environ:
         asked = name.removeprefix(PREFIX)
-        if asked != name and asked not in known:
+        if asked != name and asked not in known and name != API_KEY_VARIABLE:
             # Without what all names share, which would make any two of them alike.
             close = difflib.get_close_matches(asked, known, n=1)
             hint = f"Did you mean {PREFIX}{close[0]}?" if close else "Unset it."

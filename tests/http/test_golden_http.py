@@ -19,11 +19,14 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from benchmarks.quality.local import LocalSource
+from benchmarks.quality.server import ServerSource
 from pooling import binary, int8, ubinary
 from serving import Embedder, ServerSettings
 from serving.engine.protocol import Engine, Outcome, Prompt, Want
 from serving.loop import LoopThread
 from serving.manifest import find_tasks
+from tests.benchmarks.quality.corpora import measured, result_files, write_pages, write_texts
 from tests.conftest import Golden, GoldenEmbedder
 from tests.http.live import live_server
 
@@ -80,11 +83,13 @@ class Both:
         client: of the server.
         api: the Python API.
         engines: of each task.
+        dtype: of the engines.
     """
 
     client: httpx.Client
     api: Embedder
     engines: dict[str, Borrowed]
+    dtype: str
 
     @property
     def num_computed(self) -> int:
@@ -129,7 +134,7 @@ def both(request: pytest.FixtureRequest, golden_embedder: GoldenEmbedder) -> Ite
         live_server(models, ServerSettings(port=0), shared) as live,
         Embedder.from_engines(directories, shared) as api,
     ):
-        yield Both(live.client, api, engines)
+        yield Both(live.client, api, engines, golden_embedder.dtype)
 
 
 def body_of(item: object) -> object:
@@ -233,3 +238,29 @@ def test_the_first_late_chunk_sees_nothing_of_the_others(
     assert 1 - float(first @ expected) <= golden_embedder.single_bound
     alone = golden.arrays["retrieval/passage/text_1/single"]
     assert 1 - float(second @ alone) > 10 * golden_embedder.single_bound
+
+
+class Kept:
+    """An embedder that lives on when a run of a benchmark is over."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.encode = embedder.encode
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("vectors", ["single", "multi"])
+def test_mteb_writes_the_same_files_of_the_server_and_of_the_python_api(
+    vectors: Any, request: pytest.FixtureRequest, both: Both, tmp_path: Path
+) -> None:
+    models: Path = request.getfixturevalue(f"merged_{both.dtype}")
+    directories = [write_pages(tmp_path / "pages"), write_texts(tmp_path / "texts")]
+    what = measured(vectors)
+    api: Any = Kept(both.api)
+    ours = LocalSource.of(models, max_pixels=what.max_pixels, load=lambda *_: api)
+    theirs = ServerSource.of(str(both.client.base_url), None)
+    by_api = result_files(ours, tmp_path / "api", what, *directories)
+    by_server = result_files(theirs, tmp_path / "server", what, *directories)
+    assert len(by_api) == 2
+    assert by_server == by_api
