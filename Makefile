@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target makes from the package index alone.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 EXTRAS ?= cpu,ray,dev
-CHECKPOINT ?= tests/golden/jina-v4-mini
+CHECKPOINT ?= mini/checkpoint
 BIN := .venv/bin
 comma := ,
 # The two engines pin different releases of some packages.
@@ -12,7 +12,7 @@ READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       merge, verify, load and embed; ends with a table and a picture"
+	@echo "make demo       merge, verify, serve and search; ends with ranked pages and a playground"
 	@echo "make test       every test, real engines included"
 	@echo "make test-fast  the tests that start no engine"
 	@echo "make check      format, lint, types, import contracts"

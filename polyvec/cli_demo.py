@@ -1,16 +1,21 @@
-"""`polyvec demo`: from a checkpoint with adapters to a similarity table and a picture."""
+"""`polyvec demo`: from a checkpoint with adapters to pages that are searched, and a playground to go on in."""
 
-import importlib.util
+import os
+import signal
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from polyvec.demo_search import Found
+    from serving.engine.protocol import Engine
+    from serving.http.server import Bound
 
-    from serving import Embedder
+_NUM_QUERIES = 6
 
 
 def demo(
@@ -18,29 +23,81 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Directory for the merged checkpoints and the picture.")
     ] = Path(".demo"),
+    port: Annotated[int, typer.Option(help="Of the server; 0 takes a free one.")] = 8000,
+    stay: Annotated[
+        bool, typer.Option(help="Leave the server and its playground running at the end.")
+    ] = True,
 ) -> None:
-    """Merge, verify, load in vLLM, and show what comes out."""
-    from serving import Embedder
+    """Merge, verify, serve, search a few pages in words, and say where to go on."""
+    from serving.http.server import Announce, bind, run
+    from serving.manifest import find_tasks
+    from serving.settings import ServerSettings
 
-    if importlib.util.find_spec("matplotlib") is None:
-        raise typer.BadParameter("The demo draws with matplotlib: pip install 'polyvec[demo]'.")
+    settings = ServerSettings(
+        host="127.0.0.1", port=port, playground=True, server_log_level="WARNING"
+    )
+    # A port that is taken is said before anything that takes time.
+    listener = bind(settings)
     merged = out / "merged"
     _merge_and_verify(source, out, merged)
+    from serving.engine.start import runs_on_cpu, start_engine
+
+    found = find_tasks(merged)
+    task = "retrieval" if "retrieval" in found else next(iter(found))
     started = time.monotonic()
-    print(f"\nloading {merged} in vLLM (about a minute on two cores) ...", flush=True)
-    with Embedder.load(merged) as embedder:
-        print(f"loaded {', '.join(embedder.tasks)} in {time.monotonic() - started:.0f} s")
-        task = "retrieval" if "retrieval" in embedder.tasks else embedder.tasks[0]
-        _show_shapes(embedder)
-        _show_languages(embedder, task)
-        scores, late = _show_pages(embedder, task)
-    picture = out / "similarity.png"
-    _draw(scores, late, picture)
-    print(f"\npicture  {picture}")
-    print(
-        f"next     polyvec encode --model {merged} --task {task} 'your text'\n"
-        "note     with random weights the numbers show that everything runs, not that it retrieves"
+
+    async def start(directory: Path) -> "Engine":
+        return await start_engine(directory, settings, num_engines=1)
+
+    shown = _Shown(out, started, stay=stay)
+    print(f"\nloading {merged / task} in vLLM (about a minute on two cores) ...", flush=True)
+    status = run(
+        listener,
+        {task: found[task]},
+        start,
+        settings,
+        may_overlap=runs_on_cpu,
+        announce=Announce(bound=lambda bound: None, ready=shown.begin),
     )
+    if shown.failure is not None:
+        raise shown.failure
+    raise typer.Exit(status)
+
+
+class _Shown:
+    """The search, in a thread beside the server that answers it."""
+
+    def __init__(self, out: Path, started: float, *, stay: bool) -> None:
+        self.failure: Exception | None = None
+        self._out, self._started, self._stay = out, started, stay
+
+    def begin(self, bound: "Bound") -> None:
+        print(f"loaded in {time.monotonic() - self._started:.0f} s", flush=True)
+        threading.Thread(target=self._search, args=(bound.url,), daemon=True).start()
+
+    def _search(self, url: str) -> None:
+        import httpx
+
+        from polyvec.demo_search import Search
+
+        done = False
+        try:
+            search = Search(url)
+            found = search.find(_NUM_QUERIES)
+            _show_hits(found, search.num_pages)
+            picture = self._out / "heatmap.png"
+            search.draw(found[0], picture)
+            print(
+                f"\npicture     {picture}: where on the best page each word of the first query is found\n"
+                f"playground  {url}/playground{'   (Ctrl-C ends it)' if self._stay else ''}",
+                flush=True,
+            )
+            done = True
+        except httpx.HTTPError as error:
+            self.failure = error
+        finally:
+            if not (done and self._stay):
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _merge_and_verify(source: str, out: Path, merged: Path) -> None:
@@ -56,94 +113,12 @@ def _merge_and_verify(source: str, out: Path, merged: Path) -> None:
         raise typer.Exit(1)
 
 
-def _show_shapes(embedder: "Embedder") -> None:
-    from polyvec.demo_samples import CODE, SENTENCES, draw_pages
-
-    print(f"\n{'task':<15} {'input':<16} {'single':>8} {'multi-vector':>14}")
-    inputs = {"English": SENTENCES["English"], **CODE, "page: invoice": draw_pages()["invoice"]}
-    for task in embedder.tasks:
-        single = embedder.encode(list(inputs.values()), task=task, convert_to_numpy=False)
-        multi = embedder.encode(
-            list(inputs.values()), task=task, return_multivector=True, convert_to_numpy=False
-        )
-        for name, vector, vectors in zip(inputs, single, multi, strict=True):
-            rows, columns = vectors.shape
-            print(f"{task:<15} {name:<16} {len(vector):>8} {f'{rows} x {columns}':>14}")
-
-
-def _show_languages(embedder: "Embedder", task: str) -> None:
-    from polyvec.demo_samples import SENTENCES
-
-    vectors = embedder.encode(list(SENTENCES.values()), task=task, convert_to_tensor=True)
-    print(f"\ncosine similarity of one sentence in {len(SENTENCES)} languages ({task})")
-    _table(list(SENTENCES), [name[:4] for name in SENTENCES], vectors @ vectors.T, "6.3f")
-
-
-def _show_pages(embedder: "Embedder", task: str) -> "tuple[Tensor, Tensor]":
-    from polyvec.demo_samples import QUERIES, draw_pages
-    from pooling import maxsim_scores
-
-    pages = draw_pages()
-    queries, documents = list(QUERIES.values()), list(pages.values())
-    scores = (
-        embedder.encode_query(queries, task=task, convert_to_tensor=True)
-        @ embedder.encode_document(documents, task=task, convert_to_tensor=True).T
-    )
-    late = maxsim_scores(
-        embedder.encode_query(queries, task=task, return_multivector=True, convert_to_numpy=False),
-        embedder.encode_document(
-            documents, task=task, return_multivector=True, convert_to_numpy=False
-        ),
-    )
-    print(f"\nqueries against pages: cosine of single vectors ({task})")
-    _table(list(QUERIES), list(pages), scores, "8.3f")
-    print(f"\nqueries against pages: MaxSim of multi-vectors ({task})")
-    _table(list(QUERIES), list(pages), late, "8.3f")
-    return scores, late
-
-
-def _table(rows: list[str], columns: list[str], values: "Tensor", form: str) -> None:
-    width = int(form.split(".")[0])
-    print(" " * 24 + " ".join(f"{name:>{width}}" for name in columns))
-    for name, row in zip(rows, values.tolist(), strict=True):
-        print(f"{name:<24}" + " ".join(format(value, form) for value in row))
-
-
-def _draw(scores: "Tensor", late: "Tensor", picture: Path) -> None:
-    """The pages in a row; below them, one heat map for each kind of vector."""
-    import matplotlib as mpl
-
-    from polyvec.demo_samples import QUERIES, draw_pages
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    pages = draw_pages()
-    figure = pyplot.figure(figsize=(14, 8), layout="constrained")
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2])[:, 0]
-    for axis, (name, page) in zip(above.subplots(1, len(pages)), pages.items(), strict=True):
-        axis.imshow(page)
-        axis.set_title(name)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    titles = ["single vectors, cosine", "multi-vectors, MaxSim"]
-    for axis, values, title in zip(below.subplots(1, 2), (scores, late), titles, strict=True):
-        shown = axis.imshow(values.numpy(), cmap="viridis", aspect="auto")
-        axis.set_title(title)
-        axis.set_xticks(range(len(pages)), list(pages))
-        axis.set_yticks(range(len(QUERIES)), list(QUERIES))
-        middle = float(values.min() + values.max()) / 2
-        for (row, column), value in _cells(values):
-            color = "black" if value > middle else "white"
-            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=color)
-        below.colorbar(shown, ax=axis)
-    figure.savefig(picture, dpi=100)
-    pyplot.close(figure)
-
-
-def _cells(values: "Tensor") -> list[tuple[tuple[int, int], float]]:
-    return [
-        ((row, column), value)
-        for row, line in enumerate(values.tolist())
-        for column, value in enumerate(line)
-    ]
+def _show_hits(found: "Sequence[Found]", num_pages: int) -> None:
+    print(f"\n{num_pages} pages as pictures, asked for in words; * marks the page that was meant")
+    for one in found:
+        print(f"\n{one.query}\n    {'cosine':>8} {'MaxSim':>8}  MaxSim's rank")
+        for hit in one.hits:
+            mark = "*" if hit.page == one.wanted else " "
+            print(
+                f"  {mark} {hit.cosine:>8.3f} {hit.maxsim:>8.3f} {hit.maxsim_rank:>6}         {hit.page}"
+            )

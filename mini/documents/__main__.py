@@ -27,7 +27,9 @@ def main() -> None:
         file = f"page-{at:03}.png"
         # Few colours: a third of the bytes, and nothing that the eye or the model would miss.
         page.image.quantize(32).save(asked.out / file, optimize=True)
-        pages.append({"file": file, "title": page.transcript, "queries": [query.text]})
+        # For people; the model has learned its passages as they are.
+        title = page.passage.replace("a orange", "an orange").replace("A orange", "An orange")
+        pages.append({"file": file, "title": title, "queries": [query.text]})
     step = max(1, len(pages) // _NUM_QUERIES)
     queries = [page["queries"][0] for page in pages[::step]][:_NUM_QUERIES]
     text = json.dumps({"pages": pages, "queries": queries}, indent=1, ensure_ascii=False)

@@ -47,4 +47,7 @@ def cell_classes(words: tuple[Word, ...], width: int, height: int) -> np.ndarray
 
 def _overlaps(start: float, end: float, count: int) -> np.ndarray:
     edges = np.arange(count) * float(CELL)
-    return np.clip(np.minimum(end, edges + CELL) - np.maximum(start, edges), 0, None)
+    overlaps: np.ndarray = np.clip(
+        np.minimum(end, edges + CELL) - np.maximum(start, edges), 0, None
+    )
+    return overlaps

@@ -37,4 +37,3 @@ class Page:
     transcript: str
     passage: str
     queries: tuple[Query, ...]
-

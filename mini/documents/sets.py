@@ -38,6 +38,8 @@ def held_out_pages(count: int, seed: int = HELD_OUT_SEED) -> HeldOut:
             if sum(query.facts <= other.facts for other in pages) == 1
         ]
         if not asked:
-            raise ValueError(f"page {at} of seed {seed} has no query of its own; take another seed.")
+            raise ValueError(
+                f"page {at} of seed {seed} has no query of its own; take another seed."
+            )
         queries.append(asked[0])
     return HeldOut(pages, tuple(queries), tuple(range(count)))

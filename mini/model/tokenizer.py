@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.trainers import BpeTrainer
 
-from mini.documents.kinds import draw_page
 from mini.documents import vocabulary
+from mini.documents.kinds import draw_page
 from mini.model.shapes import FIRST_SPECIAL, SPECIAL_TOKENS
 from mini.texts.functions import function
 from mini.texts.paraphrases import pair

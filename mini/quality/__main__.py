@@ -38,7 +38,9 @@ def main() -> None:
     print(format_card(card), end="\n\n")
     with TemporaryDirectory() as work:
         out = Path(work) / "merged"
-        merge_tools.merge(merge_tools.plan_merge(merge_tools.resolve_source(str(asked.checkpoint))), out)
+        merge_tools.merge(
+            merge_tools.plan_merge(merge_tools.resolve_source(str(asked.checkpoint))), out
+        )
         vectors = merged.embed(out / merged.TASK, sets)
     kept = merged.rows(vectors, sets)
     learner = unmerged.load(asked.checkpoint)

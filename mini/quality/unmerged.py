@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from mini.model import shapes
 from mini.model.checkpoint import TASKS, read_checkpoint
@@ -19,7 +20,6 @@ from mini.training.adapters import Learner, look_at, with_adapters
 from mini.training.base import CELLS
 from mini.training.language import Hidden
 from mini.training.sequences import Encoder, ImageFrame
-from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 BASE = "base"
 _BATCH = 100

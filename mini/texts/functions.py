@@ -32,12 +32,28 @@ _ACTIONS = (
         "sort the {p} by {g}, highest first",
         "order the {p} by falling {g}",
     ),
-    ("max({s}, key=lambda {x}: {x}.{g})", "find the {p} of highest {g}", "the largest {g} among the {p}"),
-    ("min({s}, key=lambda {x}: {x}.{g})", "find the {p} of lowest {g}", "the smallest {g} among the {p}"),
-    ("[{x}.{g} for {x} in {s}]", "list the {g} of the {p}", "collect the {g} of every one of the {p}"),
+    (
+        "max({s}, key=lambda {x}: {x}.{g})",
+        "find the {p} of highest {g}",
+        "the largest {g} among the {p}",
+    ),
+    (
+        "min({s}, key=lambda {x}: {x}.{g})",
+        "find the {p} of lowest {g}",
+        "the smallest {g} among the {p}",
+    ),
+    (
+        "[{x}.{g} for {x} in {s}]",
+        "list the {g} of the {p}",
+        "collect the {g} of every one of the {p}",
+    ),
     ("{s}[0]", "take the first of the {p}", "the first one of the {p}"),
     ("{s}[-1]", "take the last of the {p}", "the last one of the {p}"),
-    ("any({x}.{g} for {x} in {s})", "is there a {g} among the {p}?", "tell whether the {p} have a {g}"),
+    (
+        "any({x}.{g} for {x} in {s})",
+        "is there a {g} among the {p}?",
+        "tell whether the {p} have a {g}",
+    ),
 )
 
 

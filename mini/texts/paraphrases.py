@@ -16,7 +16,12 @@ _TOPICS = vocabulary.TOPICS
 # What somebody does, in words that mean the same.
 _ACTIONS = (
     ("talks about", "speaks about", "gives a talk on", "presents"),
-    ("writes about", "publishes a text on", "is the author of a piece on", "puts on paper ideas on"),
+    (
+        "writes about",
+        "publishes a text on",
+        "is the author of a piece on",
+        "puts on paper ideas on",
+    ),
     ("asks about", "wants to know about", "has questions on", "is curious about"),
     ("complains about", "is unhappy with", "criticises", "is angry about"),
     ("pays for", "finances", "spends money on", "gives funds to"),

@@ -64,16 +64,15 @@ def _adapters(workdir: Path, steps: int) -> None:
     model = Model(shapes.config())
     model.load_state_dict(torch.load(workdir / "base.pt")["model"])
     # Adapters are learned over the base that will be stored, which is rounded to bfloat16.
-    model.to(torch.bfloat16).to(torch.float32)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
     model.requires_grad_(False)
     encoder = Encoder.load(workdir)
     seen = look_at(model, draw_pool(SEED + 2, POOL))
     adapted = with_adapters(model, ("retrieval", "text-matching", "code"))
     learner = Learner(adapted, encoder, ImageFrame.of(encoder, CELLS, CELLS))
     path = workdir / "log.jsonl"
-    train_retrieval(
-        learner, seen, steps=steps, batch=96, seed=SEED + 3, log=Log(path, "retrieval")
-    )
+    train_retrieval(learner, seen, steps=steps, batch=96, seed=SEED + 3, log=Log(path, "retrieval"))
     log = Log(path, "text-matching")
     train_text_matching(learner, steps=steps, batch=128, seed=SEED + 4, log=log)
     train_code(learner, steps=steps, batch=128, seed=SEED + 5, log=Log(path, "code"))

@@ -112,17 +112,16 @@ class Learner:
 
     def multi(self, hidden: Hidden) -> Tensor:
         """Multi-vectors, unit length, [example, token, dim]."""
-        return normalize(self.model.multi_vector_projector(hidden.states).float(), dim=-1)
+        projector = cast("nn.Module", self.model.multi_vector_projector)
+        return normalize(projector(hidden.states).float(), dim=-1)
 
 
-def contrast(learner: Learner, queries: Hidden, documents: Hidden, mask: Tensor, allowed: Tensor) -> Tensor:
+def contrast(
+    learner: Learner, queries: Hidden, documents: Hidden, mask: Tensor, allowed: Tensor
+) -> Tensor:
     """Matryoshka InfoNCE of single vectors plus InfoNCE of late interaction; `mask` is of documents."""
-    single = matryoshka_info_nce(
-        queries.mean(), documents.mean(), allowed, shapes.MATRYOSHKA_DIMS
-    )
-    late = late_interaction(
-        learner.multi(queries), queries.mask, learner.multi(documents), mask
-    )
+    single = matryoshka_info_nce(queries.mean(), documents.mean(), allowed, shapes.MATRYOSHKA_DIMS)
+    late = late_interaction(learner.multi(queries), queries.mask, learner.multi(documents), mask)
     return single + info_nce(late, allowed, MULTI_TEMPERATURE)
 
 
@@ -130,7 +129,7 @@ def train_retrieval(
     learner: Learner, seen: Seen, *, steps: int, batch: int, seed: int, log: Log
 ) -> None:
     """Queries find pages, and a passage that says what stands on a page; the projector learns too."""
-    projector = learner.model.multi_vector_projector.base_layer
+    projector = learner.adapted.get_submodule("base_model.model.multi_vector_projector.base_layer")
     learner.adapted.set_adapter("retrieval")
     projector.requires_grad_(True)
     optimiser = Optimiser(learner.adapted.parameters(), rate=1e-3, steps=steps)
@@ -141,7 +140,10 @@ def train_retrieval(
         asked = [rng.choice(page.queries) for page in pages]
         allowed = torch.tensor(
             [
-                [row == column or not query.facts <= page.facts for column, page in enumerate(pages)]
+                [
+                    row == column or not query.facts <= page.facts
+                    for column, page in enumerate(pages)
+                ]
                 for row, query in enumerate(asked)
             ]
         )
@@ -151,7 +153,9 @@ def train_retrieval(
             every = torch.ones(shown.mask.shape, dtype=torch.bool)
             loss = contrast(learner, queries, shown, every, allowed)
             if step % 3 == 0:
-                said = learner.texts([page.passage for page in pages], "Passage", _PASSAGE_TOKENS + 16)
+                said = learner.texts(
+                    [page.passage for page in pages], "Passage", _PASSAGE_TOKENS + 16
+                )
                 loss = loss + contrast(learner, queries, said, said.mask, allowed)
         optimiser.step(loss)
         if step % 50 == 0:

@@ -69,7 +69,7 @@ class Pages:
         return Texts(self.text_ids, self.text_mask)
 
     def allowed(self) -> Tensor:
-        """bool [query, page]: the diagonal, and every page that does not answer the query."""
+        """Bool [query, page]: the diagonal, and every page that does not answer the query."""
         answers = (self.asked[:, None] & ~self.facts[None, :]).eq(0).all(dim=-1)
         return ~answers | torch.eye(len(self.facts), dtype=torch.bool)
 
@@ -130,7 +130,15 @@ def _text(rng: random.Random, passage: str) -> str:
 
 
 def train_base(
-    model: Model, head: nn.Linear, encoder: Encoder, *, steps: int, batch: int, seed: int, log: Log, keep: Path
+    model: Model,
+    head: nn.Linear,
+    encoder: Encoder,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    log: Log,
+    keep: Path,
 ) -> None:
     """Train all of `model`, in place; `head` reads image tokens as in stage one.
 

@@ -1,6 +1,7 @@
 """The language model over pages and texts: hidden states, and the vectors that are made of them."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ def run(model: Model, embeds: Tensor, positions: Tensor) -> Tensor:
     output = model.model.language_model(
         inputs_embeds=embeds, position_ids=positions.expand(3, examples, -1), use_cache=False
     )
-    return output.last_hidden_state
+    states: Tensor = output.last_hidden_state
+    return states
 
 
 def read_texts(model: Model, texts: Texts) -> Hidden:
@@ -80,5 +82,6 @@ def text_loss(model: Model, hidden: Hidden, texts: Texts) -> Tensor:
 
 def _next_token_loss(model: Model, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     # The head is tied to the embeddings, and rows that nobody asks for are not computed.
-    logits = linear(states[mask], model.get_input_embeddings().weight)
+    weight = cast("Tensor", model.get_input_embeddings().weight)
+    logits = linear(states[mask], weight)
     return cross_entropy(logits.float(), ids[mask])

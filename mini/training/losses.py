@@ -47,7 +47,9 @@ def matryoshka_info_nce(
     return torch.stack(losses).mean()
 
 
-def late_interaction(queries: Tensor, query_mask: Tensor, pages: Tensor, page_mask: Tensor) -> Tensor:
+def late_interaction(
+    queries: Tensor, query_mask: Tensor, pages: Tensor, page_mask: Tensor
+) -> Tensor:
     """MaxSim of every query and every page, divided by the query's tokens: [query, page].
 
     Source: ColBERT (https://arxiv.org/abs/2004.12832), section 3.3.
@@ -73,6 +75,4 @@ def cosent(cosines: Tensor, similarities: Tensor) -> Tensor:
     """
     differences = (cosines[None, :] - cosines[:, None]) / COSENT_TEMPERATURE
     ordered = similarities[:, None] > similarities[None, :]
-    return torch.logsumexp(
-        torch.cat([torch.zeros(1), differences[ordered]]), dim=0
-    )
+    return torch.logsumexp(torch.cat([torch.zeros(1), differences[ordered]]), dim=0)

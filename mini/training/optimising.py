@@ -31,7 +31,7 @@ class Optimiser:
         left = (self._steps - self._step + 1) / falling if falling else 1.0
         for group in self._adam.param_groups:
             group["lr"] = self._rate * min(1.0, self._step / _WARM_UP, left)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+Batch_co = TypeVar("Batch_co", covariant=True)
+Batch = TypeVar("Batch")
 
-class Drawer(Protocol):
+
+class Drawer(Protocol[Batch_co]):
     """Draws one batch; a dataclass of tensors whose first dimension is the batch."""
 
-    def __call__(self, rng: random.Random) -> "Batch":
+    def __call__(self, rng: random.Random) -> Batch_co:
         """The next batch."""
         ...
 
 
-Batch = TypeVar("Batch")
-
-
 class _Stream(IterableDataset[object]):
-    def __init__(self, draw: Drawer, seed: int) -> None:
+    def __init__(self, draw: Drawer[object], seed: int) -> None:
         self._draw, self._seed = draw, seed
 
     def __iter__(self) -> Iterator[object]:
@@ -39,7 +39,7 @@ def _asis(batch: object) -> object:
     return batch
 
 
-def batches(draw: Drawer, *, seed: int, keep: int, reuse: int) -> Iterator[object]:
+def batches(draw: Drawer[Batch], *, seed: int, keep: int, reuse: int) -> Iterator[Batch]:
     """Batches without end: `reuse` for each one drawn, mixed from the last `keep`.
 
     Args:
@@ -51,7 +51,7 @@ def batches(draw: Drawer, *, seed: int, keep: int, reuse: int) -> Iterator[objec
     loader = DataLoader(
         _Stream(draw, seed), batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=_asis
     )
-    kept: list[object] = []
+    kept: list[Batch] = []
     mixer = torch.Generator().manual_seed(seed)
     for number, fresh in enumerate(loader):
         if len(kept) < keep:
@@ -62,7 +62,7 @@ def batches(draw: Drawer, *, seed: int, keep: int, reuse: int) -> Iterator[objec
             yield _mixed(kept, mixer)
 
 
-def _mixed(kept: list[object], mixer: torch.Generator) -> object:
+def _mixed(kept: list[Batch], mixer: torch.Generator) -> Batch:
     first = kept[0]
     sizes = len(getattr(first, fields(first)[0].name))  # type: ignore[arg-type]
     which = torch.randint(len(kept), (sizes,), generator=mixer).tolist()

@@ -6,9 +6,10 @@ size every window is a row of a batch. The weights are the module's own, and a t
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel as VisionTower,
@@ -56,7 +57,7 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _attend(
-    attention: nn.Module, states: Tensor, length: int, cos: Tensor, sin: Tensor, heads: int
+    attention: Any, states: Tensor, length: int, cos: Tensor, sin: Tensor, heads: int
 ) -> Tensor:
     images, patches, hidden = states.shape
     qkv = attention.qkv(states).view(images, patches, 3, heads, -1)
@@ -67,7 +68,8 @@ def _attend(
         for part in (query, key, value)
     ]
     attended = scaled_dot_product_attention(windows[0], windows[1], windows[2])
-    return attention.proj(attended.transpose(1, 2).reshape(images, patches, hidden))
+    projected: Tensor = attention.proj(attended.transpose(1, 2).reshape(images, patches, hidden))
+    return projected
 
 
 def see(tower: VisionTower, patches: Tensor, rows: int, columns: int) -> Tensor:
@@ -82,14 +84,15 @@ def see(tower: VisionTower, patches: Tensor, rows: int, columns: int) -> Tensor:
     Returns:
         [image, image token, hidden size of the text], tokens in reading order.
     """
-    config = tower.config
+    config: Any = tower.config
     windows = _windows(rows, columns, config.window_size // config.patch_size // 2)
     images, count, values = patches.shape
     cos, sin = _rotations(tower, rows, columns, windows.order)
+    blocks: Any = tower.blocks
     weight = tower.patch_embed.proj.weight.sum(dim=2).flatten(1)
     ordered = patches.view(images, -1, _MERGE, values)[:, windows.order].view(images, count, values)
     states = linear(ordered, weight)
-    for at, block in enumerate(tower.blocks):
+    for at, block in enumerate(blocks):
         length = count if at in config.fullatt_block_indexes else windows.length
         states = states + _attend(
             block.attn, block.norm1(states), length, cos, sin, config.num_heads
@@ -97,4 +100,5 @@ def see(tower: VisionTower, patches: Tensor, rows: int, columns: int) -> Tensor:
         normed = block.norm2(states)
         mlp = block.mlp
         states = states + mlp.down_proj(silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
-    return tower.merger(states).view(images, -1, config.out_hidden_size)[:, windows.back]
+    merged: Tensor = tower.merger(states).view(images, -1, config.out_hidden_size)
+    return merged[:, windows.back]

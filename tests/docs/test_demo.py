@@ -1,22 +1,56 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.paths import GOLDEN_CHECKPOINT
+from tests.mini.paths import CHECKPOINT
 
 
 @pytest.mark.engine
-def test_the_demo_ends_with_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_the_demo_finds_the_pages_that_were_meant(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "polyvec", "demo", str(GOLDEN_CHECKPOINT), "--out", tmp_path / "d"],
+        [
+            *(sys.executable, "-m", "polyvec", "demo", str(CHECKPOINT)),
+            *("--out", tmp_path / "d", "--port", "0", "--no-stay"),
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    for line in ("MaxSim of multi-vectors", "Hindi", "page: invoice", "picture"):
-        assert line in done.stdout
-    assert (tmp_path / "d" / "similarity.png").stat().st_size > 10_000
+    blocks = done.stdout.split("\n\n")
+    asked = [block.splitlines() for block in blocks if "MaxSim's rank" in block]
+    assert len(asked) == 6
+    # A star marks the page that was meant; it stands below the query and the names of the columns.
+    first = [lines[2].startswith("  *") for lines in asked]
+    assert sum(first) >= 5, done.stdout
+    assert re.search(r"playground  http://127\.0\.0\.1:\d+/playground", done.stdout)
+    with Image.open(tmp_path / "d" / "heatmap.png") as picture:
+        colours = picture.convert("RGB").getcolors(maxcolors=picture.width * picture.height)
+    assert colours is not None
+    assert len(colours) > 500
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_merged(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "polyvec", "demo", str(CHECKPOINT)),
+                *("--out", tmp_path / "d", "--port", port),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} cannot be bound" in done.stderr
+    assert not (tmp_path / "d").exists()

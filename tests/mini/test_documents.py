@@ -6,7 +6,7 @@ from PIL import ImageChops
 
 from mini.documents import vocabulary
 from mini.documents.canvas import Word
-from mini.documents.cells import CELL, NOTHING, NUMBER, NUM_CLASSES, cell_classes
+from mini.documents.cells import CELL, NOTHING, NUM_CLASSES, NUMBER, cell_classes
 from mini.documents.kinds import KINDS, draw_page
 from mini.documents.page import HEIGHT, WIDTH
 from mini.documents.sets import held_out_pages

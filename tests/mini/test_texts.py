@@ -45,7 +45,9 @@ def test_a_function_runs_and_picks_what_its_docstring_says(seed: int) -> None:
         exec(made.code, scope)
         run = next(value for name, value in scope.items() if name != "__builtins__")
     given = _given(thing)
-    picked = [one for one in getattr(given, thing) if eval(condition.format(x="one", f=field, n=number))]
+    picked = [
+        one for one in getattr(given, thing) if eval(condition.format(x="one", f=field, n=number))
+    ]
     if "count" in made.docstring.lower():
         assert run(given) == len(picked)
     elif picked:

@@ -37,10 +37,22 @@ def chart(rng: random.Random) -> Page:
         + [f"city:{city}" for city in cities],
         f"A {colour} {form} chart of {topic} in {', '.join(cities)}.",
         [
-            (f"{colour} {form} chart of {topic}", [f"colour:{colour}", f"form:{form}", f"topic:{topic}"]),
-            (f"{form} chart of {topic} in {one}", [f"form:{form}", f"topic:{topic}", f"city:{one}"]),
-            (f"chart of {topic} for {one} and {two}", [f"topic:{topic}", f"city:{one}", f"city:{two}"]),
-            (f"{colour} chart with {one} and {two}", [f"colour:{colour}", f"city:{one}", f"city:{two}"]),
+            (
+                f"{colour} {form} chart of {topic}",
+                [f"colour:{colour}", f"form:{form}", f"topic:{topic}"],
+            ),
+            (
+                f"{form} chart of {topic} in {one}",
+                [f"form:{form}", f"topic:{topic}", f"city:{one}"],
+            ),
+            (
+                f"chart of {topic} for {one} and {two}",
+                [f"topic:{topic}", f"city:{one}", f"city:{two}"],
+            ),
+            (
+                f"{colour} chart with {one} and {two}",
+                [f"colour:{colour}", f"city:{one}", f"city:{two}"],
+            ),
         ],
     )
 

@@ -56,7 +56,5 @@ def finished(
         facts=frozenset([f"kind:{kind}", *facts]),
         transcript=" ".join([kind, *looks.split(), *(word.text for word in canvas.words)]),
         passage=passage,
-        queries=tuple(
-            Query(text, frozenset([f"kind:{kind}", *asked])) for text, asked in queries
-        ),
+        queries=tuple(Query(text, frozenset([f"kind:{kind}", *asked])) for text, asked in queries),
     )

@@ -31,6 +31,9 @@ def sign(rng: random.Random) -> Page:
             (f"sign that says {first} {second}", words),
             (f"{colour} {shape} sign: {first}", [f"colour:{colour}", f"shape:{shape}", words[0]]),
             (f"{second} sign in {city}", [words[1], f"city:{city}"]),
-            (f"sign with a {shape} in {city}, {first}", [f"shape:{shape}", f"city:{city}", words[0]]),
+            (
+                f"sign with a {shape} in {city}, {first}",
+                [f"shape:{shape}", f"city:{city}", words[0]],
+            ),
         ],
     )

@@ -37,7 +37,10 @@ def slide(rng: random.Random) -> Page:
             (f"slide about {first} {second}", topics),
             (f"slide by {company} about {first}", [f"company:{company}", f"topic:{first}"]),
             (f"{company} talk that mentions {point}", [f"company:{company}", f"point:{point}"]),
-            (f"{colour} slide about {second} and {point}", [f"colour:{colour}", topics[1], f"point:{point}"]),
+            (
+                f"{colour} slide about {second} and {point}",
+                [f"colour:{colour}", topics[1], f"point:{point}"],
+            ),
             (f"presentation on {first} with {point}", [topics[0], f"point:{point}"]),
         ],
     )

@@ -37,7 +37,10 @@ def table(rng: random.Random) -> Page:
         + ", ".join(f"{city} {value}" for city, value in zip(cities, values, strict=True))
         + ".",
         [
-            (f"table of {topic} in {one} and {two}", [f"topic:{topic}", f"city:{one}", f"city:{two}"]),
+            (
+                f"table of {topic} in {one} and {two}",
+                [f"topic:{topic}", f"city:{one}", f"city:{two}"],
+            ),
             (f"{topic} of {one}, as a table", [f"topic:{topic}", f"city:{one}"]),
             (f"table that compares {one} with {two}", [f"city:{one}", f"city:{two}"]),
             (
