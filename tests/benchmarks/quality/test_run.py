@@ -166,6 +166,16 @@ def test_the_papers_settings_are_filed_without_settings() -> None:
     }
 
 
+def test_another_dtype_is_filed_apart_also_when_the_environment_asks_for_it(
+    texts: Path, merged_float32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYVEC_DTYPE", "bfloat16")
+    score, _ = run(texts, merged_float32, tmp_path)
+    assert score.path.parent.name == "dtype_bfloat16__max_pixels_602112"
+    monkeypatch.setenv("POLYVEC_DTYPE", "float32")
+    assert run(texts, merged_float32, tmp_path)[0].path.parent.name == "max_pixels_602112"
+
+
 def test_a_changed_directory_is_measured_again(merged_float32: Path, tmp_path: Path) -> None:
     directory = write_texts(tmp_path / "texts")
     before, _ = run(directory, merged_float32, tmp_path)
