@@ -49,6 +49,59 @@ class Side(StrEnum):
     PASSAGE = "passage"
 
 
+Models = Annotated[
+    Path | None,
+    typer.Argument(help="What `polyvec merge` wrote: OUT or OUT/<task>; or pass --server."),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tasks or benchmarks of mteb, as VidoreDocVQARetrieval, ViDoRe(v1), JinaVDR, STS12; repeatable, "
+        "or with commas between."
+    ),
+]
+TaskDirectories = Annotated[
+    list[Path] | None,
+    typer.Option(help="A dataset of your own: corpus, queries and qrels; repeatable."),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure a running server instead, by its URL; its key is read from POLYVEC_API_KEY."
+    ),
+]
+Output = Annotated[Path, typer.Option(help="mteb's results are written below it.")]
+Kind = Annotated[VectorKind, typer.Option(help="One vector an input, or one a token and MaxSim.")]
+Dimensions = Annotated[
+    int | None, typer.Option(min=1, help="Keep this many dimensions (Matryoshka).")
+]
+StoredAs = Annotated[Stored, typer.Option(help="Of each value, as an index would hold it.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Area to which pages are reduced. Default: 37,788,800, as in the model's paper; a server's own.",
+    ),
+]
+ComputedIn = Annotated[
+    Arithmetic | None, typer.Option(help="Of the model. Default: the checkpoint's.")
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        help="For all tasks. Default: code for programming, text-matching for similarity of pairs, else retrieval."
+    ),
+]
+QueryPrompt = Annotated[Side | None, typer.Option(help="Prefix of mteb's queries. Default: query.")]
+DocumentPrompt = Annotated[
+    Side | None,
+    typer.Option(help="Prefix of mteb's documents. Default: passage; query for text-matching."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Measure again what has results in OUTPUT.")
+]
+
+
 @bench_app.callback()
 def _bench() -> None:
     """Measure how good a model's vectors are."""
@@ -56,71 +109,26 @@ def _bench() -> None:
 
 @bench_app.command()
 def quality(
-    models: Annotated[
-        Path | None,
-        typer.Argument(help="What `polyvec merge` wrote: OUT or OUT/<task>; or pass --server."),
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Tasks or benchmarks of mteb, as VidoreDocVQARetrieval, ViDoRe(v1), JinaVDR, STS12; repeatable, "
-            "or with commas between."
-        ),
-    ] = None,
-    task_dir: Annotated[
-        list[Path] | None,
-        typer.Option(help="A dataset of your own: corpus, queries and qrels; repeatable."),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure a running server instead, by its URL; its key is read from POLYVEC_API_KEY."
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option(help="mteb's results are written below it.")] = Path(
-        "quality"
-    ),
-    vectors: Annotated[
-        VectorKind, typer.Option(help="One vector an input, or one a token and MaxSim.")
-    ] = VectorKind.SINGLE,
-    dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Keep this many dimensions (Matryoshka).")
-    ] = None,
-    precision: Annotated[
-        Stored, typer.Option(help="Of each value, as an index would hold it.")
-    ] = Stored.FLOAT32,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Area to which pages are reduced. Default: 37,788,800, as in the model's paper; a server's own.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Arithmetic | None, typer.Option(help="Of the model. Default: the checkpoint's.")
-    ] = None,
-    adapter: Annotated[
-        str | None,
-        typer.Option(
-            help="For all tasks. Default: code for programming, text-matching for similarity of pairs, else retrieval."
-        ),
-    ] = None,
-    query_prompt: Annotated[
-        Side | None, typer.Option(help="Prefix of mteb's queries. Default: query.")
-    ] = None,
-    document_prompt: Annotated[
-        Side | None,
-        typer.Option(help="Prefix of mteb's documents. Default: passage; query for text-matching."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Measure again what has results in OUTPUT.")
-    ] = False,
+    models: Models = None,
+    tasks: Tasks = None,
+    task_dir: TaskDirectories = None,
+    server: Server = None,
+    output: Output = Path("quality"),
+    vectors: Kind = VectorKind.SINGLE,
+    dimensions: Dimensions = None,
+    precision: StoredAs = Stored.FLOAT32,
+    max_pixels: MaxPixels = None,
+    dtype: ComputedIn = None,
+    adapter: Adapter = None,
+    query_prompt: QueryPrompt = None,
+    document_prompt: DocumentPrompt = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run tasks of mteb (MTEB, ViDoRe, Jina-VDR) or datasets of your own; results are mteb's own files."""
-    from benchmarks.quality.adapters import Choice
     from benchmarks.quality.extras import require
 
     require("mteb", for_what="Measuring quality")
+    from benchmarks.quality.adapters import Choice
     from benchmarks.quality.model import PAPER_MAX_PIXELS, Measured
     from benchmarks.quality.representation import Representation
     from benchmarks.quality.run import Run, run_tasks
@@ -137,7 +145,6 @@ def quality(
             kept,
             Choice(adapter, query_prompt, document_prompt),
             max_pixels=source.model.max_pixels if server else pixels,
-            dtype=arithmetic,
         )
         run = Run(output, overwrite=overwrite, progress=sys.stderr.isatty())
         print(f"{source.model.name} {source.model.revision}", flush=True)

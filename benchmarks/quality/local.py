@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -69,7 +69,10 @@ class LocalSource:
         settings = load_settings(None, dtype=dtype)
         if max_pixels is not None:
             settings = _for_pages(settings, max_pixels, first)
-        return cls(path, _model(manifests), settings, max_pixels, load)
+        # Of the environment too: whatever changes figures is part of what they are filed under.
+        other = settings.dtype if settings.dtype != first.dtype else None
+        model = replace(_model(manifests), dtype=other)
+        return cls(path, model, settings, max_pixels, load)
 
     def start(self, adapters: Sequence[str]) -> None:
         """Start an engine for each adapter; see `Source.start`."""

@@ -35,13 +35,11 @@ class Measured:
         representation: of its vectors.
         choice: of adapters and prompts.
         max_pixels: area to which pages are reduced.
-        dtype: arithmetic, where it is not the checkpoint's own.
     """
 
     representation: Representation
     choice: Choice
     max_pixels: int
-    dtype: str | None = None
 
     def differing(self) -> dict[str, str | int]:
         """The settings that are not those of the paper, by name; results are filed under them."""
@@ -51,7 +49,6 @@ class Measured:
             "dimensions": kept.dimensions,
             "precision": None if kept.precision == "float32" else kept.precision,
             "max_pixels": None if self.max_pixels == PAPER_MAX_PIXELS else self.max_pixels,
-            "dtype": self.dtype,
             "adapter": choice.adapter,
             "query_prompt": choice.query_prompt,
             "document_prompt": choice.document_prompt,
@@ -126,6 +123,7 @@ def model_meta(model: Model, measured: Measured) -> "ModelMeta":
             f"{model.name} was merged without a projector and has no multi-vectors. "
             "Measure --vectors single."
         )
+    differing = measured.differing() | ({"dtype": model.dtype} if model.dtype else {})
     return ModelMeta.create_empty(
         overwrites={
             "name": model.name,
@@ -137,7 +135,7 @@ def model_meta(model: Model, measured: Measured) -> "ModelMeta":
             "model_type": ["late-interaction"] if multi else ["dense"],
             "framework": ["PyTorch"],
             "use_instructions": True,
-            "experiment_kwargs": measured.differing() or None,
+            "experiment_kwargs": differing or None,
         }
     )
 

@@ -5,6 +5,7 @@ are `OUTPUT/results/<model>/<revision>/<task>.json`, with the settings that diff
 `experiments/<settings>` between, as mteb files and reads them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,32 +72,35 @@ def run_tasks(
     """Measure each task, in order; `on_score` hears of each as soon as it is known.
 
     Raises:
-        TaskNameError: a task does not fit the vectors, or needs an adapter that is not there.
+        TaskNameError: a task does not fit the vectors, needs an adapter that is not there, or has the name
+            of another.
         FetchError: a task's data cannot be fetched; names it. Tasks before it have their results.
         PolyvecError: an engine or server fails, or an input cannot be embedded.
     """
     import mteb
 
-    adapters = {task.metadata.name: _adapter(task, source, measured) for task in tasks}
+    _check_names(tasks)
+    adapters = {task.metadata.name: _adapters(task, source, measured) for task in tasks}
+    needed = sorted({adapter for some in adapters.values() for adapter in some})
     model = MeasuredModel(source, measured)
     cache = mteb.ResultCache(cache_path=run.output)
     scores: list[TaskScore] = []
     started = False
     for task in tasks:
         name = task.metadata.name
-        earlier = None if run.overwrite else _earlier(cache, task, model)
-        if earlier is None:
+        found = None if run.overwrite else cache.load_task_result(name, model.mteb_model_meta)
+        earlier = found is not None and _is_whole(found, task)
+        if found is None or not earlier:
             with _loaded(task):
                 # Data first: what cannot be fetched should not cost the minutes of an engine's start.
                 if not started:
-                    source.start(sorted(set(adapters.values())))
+                    source.start(needed)
                     started = True
-                result = _evaluate(task, model, cache, run)
-        else:
-            result = earlier
+                found = _evaluate(task, model, cache, run)
         path = cache.get_task_result_path(name, model.mteb_model_meta)
-        metric, score = str(task.metadata.main_score), float(result.get_score())
-        scores.append(TaskScore(name, adapters[name], metric, score, path, earlier is not None))
+        metric, score = str(task.metadata.main_score), float(found.get_score())
+        used = ", ".join(adapters[name])
+        scores.append(TaskScore(name, used, metric, score, path, earlier))
         on_score(scores[-1])
     return scores
 
@@ -106,51 +110,66 @@ def _evaluate(
 ) -> "TaskResult":
     import mteb
 
+    found = cache.load_task_result(task.metadata.name, model.mteb_model_meta)
+    # mteb goes on with what is there, and takes what is whole without a look at the data's revision.
+    goes_on = not run.overwrite and found is not None and _is_same_data(found, task)
     results = mteb.evaluate(
         model,
         task,
         cache=cache,
         co2_tracker=False,
-        overwrite_strategy="always" if run.overwrite or _is_local(task) else "only-missing",
+        overwrite_strategy="only-missing" if goes_on else "always",
         encode_kwargs={"batch_size": _BATCH_SIZE, "show_progress_bar": run.progress},
         show_progress_bar=run.progress,
     )
     return results.task_results[0]
 
 
-def _adapter(task: "AbsTask", source: Source, measured: Measured) -> str:
-    check_task(task, measured.representation)
-    adapter = measured.choice.adapter_of(task.metadata)
-    if adapter not in source.model.adapters:
+def _check_names(tasks: "Sequence[AbsTask]") -> None:
+    """Results are filed by name: two tasks of one name would be one file."""
+    name, times = Counter(task.metadata.name for task in tasks).most_common(1)[0]
+    if times > 1:
         raise TaskNameError(
-            f"{task.metadata.name} ({task.metadata.type}) is measured with the adapter {adapter!r}; "
-            f"here are {list(source.model.adapters)}. Merge it (polyvec merge --task {adapter}), or pass "
-            "--adapter with one of these."
+            f"{times} tasks have the name {name!r}, which their results are filed under. Rename a directory, or "
+            "measure them into different outputs."
         )
-    return adapter
 
 
-def _earlier(cache: "ResultCache", task: "AbsTask", model: MeasuredModel) -> "TaskResult | None":
-    """The results of a run before this one, when they are of this data and whole."""
-    if _is_local(task):
-        # A directory changes; mteb does not look at the revision of what is whole.
-        return None
-    found = cache.load_task_result(task.metadata.name, model.mteb_model_meta)
-    if found is None or not found.is_mergeable(task) or found.get_missing_evaluations(task):
-        return None
-    return found
+def _adapters(task: "AbsTask", source: Source, measured: Measured) -> list[str]:
+    """What the task, or each of the tasks that it is the mean of, is embedded with."""
+    found = set[str]()
+    for part in _parts(task):
+        check_task(part, measured.representation)
+        adapter = measured.choice.adapter_of(part.metadata)
+        if adapter not in source.model.adapters:
+            raise TaskNameError(
+                f"{part.metadata.name} ({part.metadata.type}) is measured with the adapter {adapter!r}; "
+                f"here are {list(source.model.adapters)}. Merge it (polyvec merge --task {adapter}), or pass "
+                "--adapter with one of these."
+            )
+        found.add(adapter)
+    return sorted(found)
 
 
-def _is_local(task: "AbsTask") -> bool:
-    return type(task).__module__.startswith("benchmarks.")
+def _is_whole(found: "TaskResult", task: "AbsTask") -> bool:
+    """Whether nothing is left to measure."""
+    return _is_same_data(found, task) and not found.get_missing_evaluations(task)
+
+
+def _is_same_data(found: "TaskResult", task: "AbsTask") -> bool:
+    return bool(found.is_mergeable(task))
+
+
+def _parts(task: "AbsTask") -> "list[AbsTask]":
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    return list(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else [task]
 
 
 @contextmanager
 def _loaded(task: "AbsTask") -> Iterator[None]:
     """The task's data, fetched or read here, and forgotten afterwards."""
-    from mteb.abstasks.aggregated_task import AbsTaskAggregate
-
-    parts = task.metadata.tasks if isinstance(task, AbsTaskAggregate) else [task]
+    parts = _parts(task)
     for part in parts:
         _fetch(part)
     try:

@@ -29,6 +29,7 @@ class Model:
         multi_vector_dim: of a token's vector; None where there are none.
         max_pixels: area to which a page is reduced unless another is asked for.
         max_tokens: of the longest text.
+        dtype: arithmetic that was asked for; None where it is the checkpoint's own, or a server's.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Model:
     multi_vector_dim: int | None
     max_pixels: int
     max_tokens: int
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

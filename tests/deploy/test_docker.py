@@ -79,6 +79,16 @@ def test_the_wheel_is_built_installed_and_runs(tmp_path: Path) -> None:
     assert "polyvec = polyvec.cli:main" in points
     # Without it vLLM's processes would not find the model.
     assert "[vllm.general_plugins]\npolyvec = serving.engine.worker:register" in points
+    # What measures quality is in the wheel, and needs nothing of the repository.
+    command = prefix / "bin" / "polyvec"
+    for words in (
+        ["bench", "quality", "nowhere", "--tasks", "STS12"],
+        ["compare", "nowhere", "b", "--data", "d"],
+    ):
+        done = subprocess.run(
+            [command, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stderr.startswith("polyvec: nowhere does not exist"), done.stderr
 
 
 def test_the_wheel_holds_the_packages_and_no_tests(tmp_path: Path) -> None:
@@ -90,10 +100,13 @@ def test_the_wheel_holds_the_packages_and_no_tests(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     tops = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
-    assert tops == {"merge_tools", "pooling", "polyvec", "serving"}
-    for package in tops:
+    assert tops == {"benchmarks", "merge_tools", "pooling", "polyvec", "serving"}
+    for package in (*tops - {"benchmarks"}, "benchmarks/quality"):
         sources = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")}
         assert sources <= names
+    # The other benchmarks measure this repository, and not what somebody has installed.
+    measuring = {name for name in names if name.parts[0] == "benchmarks"}
+    assert all(name.parts[1] in {"__init__.py", "quality"} for name in measuring)
     assert not [name for name in names if name.suffix == ".safetensors"]
 
 
@@ -141,6 +154,7 @@ def test_only_what_is_copied_is_sent_to_the_builder() -> None:
         assert (ROOT / source).exists(), source
     # What the project's own file says is in the wheel.
     assert {"merge_tools", "pooling", "polyvec", "serving", "README.md", "LICENSE"} <= copied
+    assert {"benchmarks/__init__.py", "benchmarks/quality"} <= copied
 
 
 def test_an_image_runs_as_nobody_in_particular_and_holds_no_model() -> None:

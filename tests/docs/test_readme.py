@@ -55,6 +55,8 @@ async def start_replica_engine(directory, settings, shares):
 serving.cluster.starting.start_replica_engine = start_replica_engine
 
 """
+# Writes what the commands after it measure, and so runs with them.
+(DATASET,) = (code for code in PYTHON if "write_page_dataset" in code)
 EMBED = next(shlex.split(command) for command in COMMANDS if command.startswith("polyvec embed"))
 
 
@@ -96,7 +98,7 @@ def test_make_targets_exist(command: str) -> None:
 @pytest.mark.engine
 def test_the_commands_run_in_the_order_of_the_readme(newcomers_directory: Path) -> None:
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
-    offline = [c for c in commands if c[1] not in {"serve", "keys"}]
+    offline = [c for c in commands if c[1] not in {"serve", "keys", "bench", "compare"}]
     assert [c[1] for c in offline] == ["merge", "merge", "verify", "verify", "encode", "embed"]
     outputs = {command[1]: run(command, newcomers_directory) for command in offline}
     assert (newcomers_directory / "merged" / "code" / "polyvec.json").is_file()
@@ -173,8 +175,39 @@ def test_a_python_block_for_the_server_runs(
     assert run([sys.executable, script.name], newcomers_directory).strip()
 
 
+def test_the_commands_that_measure_quality_run_in_the_order_of_the_readme(
+    newcomers_directory: Path, merged_bfloat16: Path, server_url: str
+) -> None:
+    link_merged(newcomers_directory, merged_bfloat16)
+    assert "num_pages=3, num_queries=3" in run([sys.executable, "-c", DATASET], newcomers_directory)
+    commands = [shlex.split(c) for c in COMMANDS if c.split()[1] in {"bench", "compare"}]
+    named, *measuring = commands
+    assert [c[1] for c in measuring] == ["bench", "bench", "compare"]
+    script = newcomers_directory / "quality.py"
+    script.write_text(FAKE_ENGINE + "from polyvec.cli import main\nmain()\n", encoding="utf-8")
+    for command in measuring:
+        words = [word.replace(DEFAULT_URL, server_url) for word in command[1:]]
+        said = run([sys.executable, script.name, *words], newcomers_directory)
+        assert "nDCG@10" in said or "ndcg_at_5" in said
+    assert (newcomers_directory / "comparison" / "comparison.png").is_file()
+    # What has to be fetched is not fetched by a test; the command finds the tasks and says what it lacks.
+    done = subprocess.run(
+        [sys.executable, script.name, *named[1:]],
+        cwd=newcomers_directory,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "mteb/arxivqa_test_subsampled_beir" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.engine
-@pytest.mark.parametrize("at", [at for at, code in enumerate(PYTHON) if DEFAULT_URL not in code])
+@pytest.mark.parametrize(
+    "at",
+    [at for at, code in enumerate(PYTHON) if DEFAULT_URL not in code and code != DATASET],
+)
 def test_a_python_block_runs(at: int, newcomers_directory: Path, merged_bfloat16: Path) -> None:
     link_merged(newcomers_directory, merged_bfloat16)
     script = newcomers_directory / f"block_{at}.py"

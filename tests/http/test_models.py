@@ -38,6 +38,17 @@ def test_a_model_says_what_it_gives_and_takes(live: Live) -> None:
     assert model["context_length"] == 8192
     assert model["input_modalities"] == ["text", "image", "pdf"]
     assert model["owned_by"] == MODEL
+    assert model["max_image_pixels"] == 602112
+    assert model["checkpoint"]["source"] == "jina-v4-mini"
+    assert model["checkpoint"]["revision"] is None
+
+
+def test_a_model_is_told_from_another_by_the_digest_of_its_checkpoint(live: Live) -> None:
+    models = live.client.get("/v1/models").json()["data"]
+    digests = {model["id"]: model["checkpoint"]["digest"] for model in models}
+    assert digests[f"{MODEL}:code.query"] == digests[f"{MODEL}:code.passage"]
+    # Three adapters, and all of them together.
+    assert len(set(digests.values())) == 4
 
 
 @pytest.mark.parametrize("name", [f"{MODEL}:code.query", f"jinaai/{MODEL}"])

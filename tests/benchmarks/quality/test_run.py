@@ -166,6 +166,16 @@ def test_the_papers_settings_are_filed_without_settings() -> None:
     }
 
 
+def test_another_dtype_is_filed_apart_also_when_the_environment_asks_for_it(
+    texts: Path, merged_float32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYVEC_DTYPE", "bfloat16")
+    score, _ = run(texts, merged_float32, tmp_path)
+    assert score.path.parent.name == "dtype_bfloat16__max_pixels_602112"
+    monkeypatch.setenv("POLYVEC_DTYPE", "float32")
+    assert run(texts, merged_float32, tmp_path)[0].path.parent.name == "max_pixels_602112"
+
+
 def test_a_changed_directory_is_measured_again(merged_float32: Path, tmp_path: Path) -> None:
     directory = write_texts(tmp_path / "texts")
     before, _ = run(directory, merged_float32, tmp_path)
@@ -177,27 +187,28 @@ def test_a_changed_directory_is_measured_again(merged_float32: Path, tmp_path: P
     assert not after.earlier
 
 
-def named(task: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A task of mteb's own, as far as anyone can tell."""
-    monkeypatch.setattr(type(task), "__module__", "mteb.tasks")
-    return task
-
-
-def test_a_named_task_that_has_results_is_not_measured_again(
-    texts: Path, merged_float32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_has_results_of_the_same_data_is_not_measured_again(
+    texts: Path, merged_float32: Path, tmp_path: Path
 ) -> None:
     load = FakeLoad()
 
     def score(*, overwrite: bool) -> TaskScore:
-        task = named(local_task(texts), monkeypatch)
         source = fake_source(merged_float32, load)
-        return run_tasks([task], source, measured(), Run(tmp_path, overwrite=overwrite))[0]
+        return run_tasks([local_task(texts)], source, measured(), Run(tmp_path, overwrite))[0]
 
     first, second = score(overwrite=False), score(overwrite=False)
     assert (first.earlier, second.earlier, len(load.started)) == (False, True, 1)
     assert first.score == pytest.approx(second.score)
     assert not score(overwrite=True).earlier
     assert len(load.started) == 2
+
+
+def test_two_directories_of_one_name_are_refused(
+    texts: Path, merged_float32: Path, tmp_path: Path
+) -> None:
+    tasks = [local_task(texts), local_task(write_texts(tmp_path / "texts"))]
+    with pytest.raises(TaskNameError, match="2 tasks have the name 'texts'"):
+        run_tasks(tasks, fake_source(merged_float32), measured(), Run(tmp_path))
 
 
 def test_engines_start_once_for_the_adapters_that_are_needed(
