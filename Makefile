@@ -8,7 +8,7 @@ comma := ,
 CONSTRAINTS := $(if $(findstring gpu,$(EXTRAS)),constraints-gpu.txt,constraints.txt)
 READY := .venv/.ready-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help demo test test-fast check format bench clean
+.PHONY: help demo test test-fast check format screenshots bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test       every test, real engines included"
 	@echo "make test-fast  the tests that start no engine"
 	@echo "make check      format, lint, types, import contracts"
+	@echo "make screenshots  the README's pictures; MODELS=merged draws those of real engines"
 	@echo "make bench      the benchmarks (long; needs 40 GB of disk)"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
@@ -45,6 +46,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Of computable engines, unless MODELS has merged checkpoints; EXAMPLE=3 takes the fourth example query.
+screenshots: $(READY)
+	SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/http/playground/test_pictures.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.merge --workdir .bench

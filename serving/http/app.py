@@ -26,7 +26,7 @@ from serving.http.errors import HttpError
 from serving.http.fetch import Fetcher
 from serving.http.guard import Guard
 from serving.http.health import HEALTH_PATHS, Loading, health_routes
-from serving.http.keys import open_door
+from serving.http.keys import Door, open_door
 from serving.http.limits import RateLimits
 from serving.http.limits_storage import LimitsStorage
 from serving.http.listing import MODELS_PATH, listing_routes
@@ -90,7 +90,6 @@ async def application(
     """
     draining = draining or Draining()
     playground = Playground.read() if settings.playground else None
-    paths = {path: path for path in _PATHS} | (playground.labels if playground else {})
     door = open_door(settings.keys)
     catalogue = _catalogue(service, settings)
     async with AsyncExitStack() as open_parts:
@@ -108,7 +107,7 @@ async def application(
             max_total_bytes=settings.max_bodies_bytes,
             timeout_s=settings.upload_timeout_s,
         )
-        metrics = _metrics(service, bodies, set(paths.values()))
+        metrics = _metrics(service, bodies, set(_labels(playground).values()))
         desk = Desk(
             settings=settings,
             catalogue=catalogue,
@@ -128,20 +127,39 @@ async def application(
         app.include_router(health_routes(service, draining, loading or Loading()))
         if playground is not None:
             app.include_router(playground.routes(desk, service, version("polyvec")))
-        app.add_middleware(
-            Edge,
-            door=door,
-            open_paths={
-                *HEALTH_PATHS,
-                *([METRICS_PATH] if settings.metrics_without_key else []),
-                *([SLASHED_PATH] if playground else []),
-            },
-            browser_paths={DOCS_PATH, OPENAPI_PATH, *(playground.files if playground else ())},
-            paths=paths,
-            reports=Reports(metrics, tracing),
-            draining=draining,
-        )
+        _add_edge(app, settings, playground, door, Reports(metrics, tracing), draining)
         yield app
+
+
+def _labels(playground: Playground | None) -> dict[str, str]:
+    """What logs and metrics call each path."""
+    own = {path: path for path in _PATHS}
+    return own if playground is None else own | playground.labels
+
+
+def _add_edge(
+    app: FastAPI,
+    settings: ServerSettings,
+    playground: Playground | None,
+    door: Door,
+    reports: Reports,
+    draining: Draining,
+) -> None:
+    open_paths, browser_paths = set(HEALTH_PATHS), {DOCS_PATH, OPENAPI_PATH}
+    if settings.metrics_without_key:
+        open_paths.add(METRICS_PATH)
+    if playground is not None:
+        open_paths.add(SLASHED_PATH)
+        browser_paths.update(playground.files)
+    app.add_middleware(
+        Edge,
+        door=door,
+        open_paths=open_paths,
+        browser_paths=browser_paths,
+        paths=_labels(playground),
+        reports=reports,
+        draining=draining,
+    )
 
 
 def _catalogue(service: Service, settings: ServerSettings) -> Catalogue:

@@ -222,3 +222,11 @@ def test_settings_are_printed_as_json(forker: Forker, tmp_path: Path) -> None:
     printed = {name: json.loads(value) for name, _, value in (ln.partition(" = ") for ln in lines)}
     assert printed["fetch_hosts"] == ["a.example", "b.example"]
     assert printed["limits_storage"] == "memory://"
+
+
+def test_a_server_with_a_playground_says_where_it_is(forker: Forker, tmp_path: Path) -> None:
+    served = forker.serve(tmp_path, "--playground", "--drain-delay-s", "0")
+    served.until_printed(f"Or search in a browser: {served.url}/playground\n")
+    assert served.get("/playground").status_code == 200
+    served.send(signal.SIGTERM)
+    assert served.exit_status() == 0

@@ -68,7 +68,7 @@ LOAD = [
 @pytest.fixture(scope="module")
 def cluster(merged_float32: Path) -> Iterator[Cluster]:
     counts = {"min_replicas": ("2", "code=1"), "ingress_replicas": 2}
-    with running_cluster(merged_float32, "fake", TASKS, **counts) as found:
+    with running_cluster(merged_float32, "fake", TASKS, playground=True, **counts) as found:
         yield found
 
 
@@ -102,6 +102,16 @@ def _timeless(answer: httpx.Response) -> dict[str, object]:
 def test_each_deployment_has_the_processes_that_were_asked_for(cluster: Cluster) -> None:
     for deployment, count in COUNTS.items():
         cluster.until_replicas(deployment, count)
+
+
+def test_the_playground_is_the_single_processes(cluster: Cluster) -> None:
+    with cluster.client() as client:
+        page = client.get("/playground")
+        assert page.status_code == 200
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        tasks = client.get("/playground/config").json()["tasks"]
+        assert sorted(task["name"] for task in tasks) == sorted(TASKS)
+        assert len(client.post("/playground/pages", json={"pdf": PDF}).json()["pages"]) == 2
 
 
 def test_it_is_ready_and_names_its_tasks(cluster: Cluster) -> None:

@@ -140,15 +140,17 @@ def test_the_servers_commands_run_in_the_order_of_the_readme(
     link_merged(newcomers_directory, merged_bfloat16)
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("polyvec")]
     online = [c for c in commands if c[1] in {"serve", "keys"}]
-    assert [c[1] for c in online] == ["serve", "keys", "keys", "serve", "serve", "serve"]
-    assert sum("--cluster" in c for c in online) == 1
+    assert [c[1] for c in online] == ["serve", "keys", "keys", *["serve"] * 4]
+    assert sum("--cluster" in c for c in online) == sum("--playground" in c for c in online) == 1
     for command in online:
         if command[1] == "keys":
             run(command, newcomers_directory)
             continue
         with served(command, newcomers_directory) as url:
             status = httpx.get(f"{url}/v1/models", trust_env=False).status_code
+            page = httpx.get(f"{url}/playground", trust_env=False).status_code
         assert status == (401 if "--keys" in command else 200)
+        assert page == (200 if "--playground" in command else 401 if "--keys" in command else 404)
 
 
 def link_merged(directory: Path, merged: Path) -> None:

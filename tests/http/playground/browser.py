@@ -96,7 +96,15 @@ class Visit:
 
     def until_ranked(self) -> None:
         self.page.locator("#submit[aria-busy=false]").wait_for()
-        self.page.locator("#ranked-single .card").first.wait_for()
+        self.page.locator("#results[aria-busy=false] #ranked-single .card").first.wait_for()
+
+    def until(self, selector: str, text: str) -> None:
+        self.page.locator(selector).filter(has_text=text).wait_for()
+
+    def compare_by(self, group: str, value: str) -> None:
+        """Choose how pages are compared, and wait until they have been."""
+        self.choose(group, value)
+        self.page.locator("#results[aria-busy=false]").wait_for()
 
     def titles(self, ranking: str) -> list[str]:
         """The pages of the ranking by "single" or "multi", in order."""

@@ -12,8 +12,8 @@ from serving.engine.protocol import ImagePrompt, Pooled, Prompt, Want
 from serving.images import decode_image, patch_grid
 from serving.settings import EngineSettings
 
-COLOURS = {"r": (220, 30, 30), "g": (30, 170, 60), "b": (40, 60, 210)}
-"""Words of one token, in the golden checkpoint's small tokenizer too, and what they look like."""
+COLOURS = {"o": (240, 130, 20), "c": (20, 190, 210), "b": (40, 60, 210)}
+"""Orange, cyan and blue by words of one token, whose rows by the fake engine's formula are far apart."""
 
 _GREYS = 16
 _FIRST_GREY_ID = 60
@@ -25,7 +25,8 @@ class SeeingEngine(FakeEngine):
     def __init__(self, directory: Path, settings: EngineSettings | None = None) -> None:
         super().__init__(directory, settings)
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        self._ids = {word: tokenizer.encode(word).ids for word in COLOURS}
+        # As they stand in a query: after a space.
+        self._ids = {word: tokenizer.encode(f": {word}").ids[-1] for word in COLOURS}
 
     def _pool(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> Pooled:
         seen = list(token_ids)
@@ -44,6 +45,5 @@ class SeeingEngine(FakeEngine):
     def _id(self, mean: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> int:
         for word, colour in COLOURS.items():
             if np.abs(mean - colour).max() < 40:
-                (token_id,) = self._ids[word]
-                return token_id
+                return self._ids[word]
         return _FIRST_GREY_ID + int(mean.mean() / 256 * _GREYS)

@@ -65,8 +65,8 @@ def test_a_broken_index_is_refused_by_what_is_wrong(
 
 def test_a_missing_index_and_a_file_that_is_no_picture_are_refused(directory: Path) -> None:
     (directory / "page-001.png").write_bytes(b"GIF89a")
-    with pytest.raises(SettingsError, match="page-001.png is not a PNG"):
+    with pytest.raises(SettingsError, match=r"page-001\.png is not a PNG"):
         read_corpus(directory)
     (directory / INDEX_NAME).unlink()
-    with pytest.raises(SettingsError, match="corpus.json cannot be read"):
+    with pytest.raises(SettingsError, match=r"corpus\.json cannot be read"):
         read_corpus(directory)

@@ -75,7 +75,10 @@ class App {
       this.#askPicture(event.target.files[0]);
       event.target.value = "";
     };
-    byId("drop-picture").onclick = () => this.#forgetPicture();
+    byId("drop-picture").onclick = () => {
+      this.#forgetPicture();
+      byId("query").focus();
+    };
     byId("use-corpus").onclick = () => this.#guarded(() => this.#useCorpus());
     byId("pick-files").onclick = () => byId("page-files").click();
     byId("page-files").onchange = (event) => {
@@ -107,6 +110,7 @@ class App {
 
   // Pages
 
+  /** Whether it is there, whole. */
   async #useCorpus() {
     byId("use-corpus").disabled = true;
     try {
@@ -117,7 +121,7 @@ class App {
           ({ file, title }, at) => new Page({ title, source: "corpus", file, blob: blobs[at] }),
         ),
       );
-      await this.#embed();
+      return await this.#embed();
     } finally {
       byId("use-corpus").disabled = false;
     }
@@ -140,17 +144,21 @@ class App {
     await this.#guarded(() => this.#embed());
   }
 
-  /** Make what vectors of the task are missing. */
+  /** Make what vectors of the task are missing; false when that was stopped or went wrong. */
   async #embed() {
     this.#clearProblem();
     let isWhole = false;
     await this.#guarded(async () => {
-      do isWhole = await this.library.embed(this.task);
-      while (isWhole && this.library.isMissing(this.task));
+      let goesOn = true;
+      while (goesOn && this.library.isMissing(this.task)) {
+        goesOn = await this.library.embed(this.task);
+      }
+      isWhole = goesOn;
     });
     const count = this.library.embedded(this.task).length;
     announce(`${counted(count, "page")} embedded${isWhole ? "" : "; stopped"}.`);
     this.#libraryChanged();
+    return isWhole;
   }
 
   #clear() {
@@ -169,8 +177,8 @@ class App {
   #taskChanged() {
     this.query = null;
     this.#guarded(async () => {
-      if (this.library.pages.length > 0) await this.#embed();
-      if (this.asked) await this.#search();
+      const isWhole = await this.#embed();
+      if (isWhole && this.asked) await this.#search();
     });
   }
 
@@ -180,8 +188,7 @@ class App {
     byId("query").value = text;
     this.#forgetPicture();
     this.#guarded(async () => {
-      if (this.library.pages.length === 0) await this.#useCorpus();
-      await this.#askWords(text);
+      if (this.library.pages.length > 0 || (await this.#useCorpus())) await this.#askWords(text);
     });
   }
 
@@ -246,8 +253,10 @@ class App {
     byId("code").hidden = byId("results").hidden;
     this.comparison.showCost(pages[0]?.vectors.get(task.name).multi);
     if (byId("results").hidden) return;
+    byId("results").setAttribute("aria-busy", "true");
     const entries = await ranked(pages, query, task, this.comparison, this.#ranking.signal);
     if (entries === null) return;
+    byId("results").setAttribute("aria-busy", "false");
     this.entries = entries;
     this.results.show(entries);
     const isKnown = entries.some((entry) => entry.page === this.selected);

@@ -42,7 +42,7 @@ export function segmented(name, values, selected, onChange) {
 
 /** A number of bytes, for people. */
 export function spelledBytes(count) {
-  if (count < 1024) return `${count} bytes`;
+  if (count < 1024) return `${count} byte${count === 1 ? "" : "s"}`;
   const [size, unit] = count < 1024 ** 2 ? [1024, "KB"] : [1024 ** 2, "MB"];
   return `${(count / size).toFixed(1).replace(/\.0$/, "")} ${unit}`;
 }
