@@ -14,12 +14,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from mini.model import shapes
 from mini.model.checkpoint import TASKS, read_checkpoint
+from mini.model.pixels import patches_of, pixels_of
 from mini.quality.figures import Figure, ndcg_at_10, ranks, recall_at_1, spearman
 from mini.quality.sets import Sets
 from mini.training.adapters import Learner, look_at, with_adapters
-from mini.training.base import CELLS
+from mini.training.base import CELLS, SEEN
 from mini.training.language import Hidden
 from mini.training.sequences import Encoder, ImageFrame
+from mini.training.vision import see
 
 BASE = "base"
 _BATCH = 100
@@ -64,12 +66,17 @@ def load(checkpoint: Path) -> Learner:
 
 @torch.no_grad()
 def page_vectors(learner: Learner, sets: Sets, adapter: str) -> tuple[Tensor, Tensor]:
-    """Single vectors of the held-out queries and pages: two times [500, hidden]."""
-    seen = look_at(learner.model, sets.pages.pages)
+    """Single vectors of the held-out queries and pages, all in float32: two times [500, hidden]."""
+    pages = sets.pages.pages
+    vectors = []
     with _active(learner, adapter):
         queries = _texts(learner, [query.text for query in sets.pages.queries], "Query")
-        parts = [learner.pages(part).mean() for part in seen.tokens.split(_BATCH)]
-    return queries, torch.cat(parts)
+        for start in range(0, len(pages), _BATCH):
+            images = [page.image for page in pages[start : start + _BATCH]]
+            patches = patches_of(pixels_of(images, SEEN))
+            seen = see(learner.model.model.visual, patches, CELLS, CELLS)
+            vectors.append(learner.pages(seen).mean())
+    return queries, torch.cat(vectors)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from mini.documents.cells import NUM_CLASSES
 from mini.model import shapes
+from mini.model.checkpoint import TASKS
 from mini.model.tokenizer import learn_tokenizer, write_tokenizer
 from mini.training.adapters import (
     Learner,
@@ -29,7 +30,7 @@ from mini.training.reading import learn_to_read
 from mini.training.sequences import Encoder, ImageFrame
 
 SEED = 4
-STEPS = {"reading": 3000, "base": 1300, "adapters": 800}
+STEPS = {"reading": 3000, "base": 1300, "retrieval": 800, "text-matching": 400, "code": 600}
 POOL = 12_000
 """Pages that the retrieval adapter learns from."""
 
@@ -60,7 +61,7 @@ def _base(workdir: Path, steps: int) -> None:
     )
 
 
-def _adapters(workdir: Path, steps: int) -> None:
+def _adapters(workdir: Path) -> None:
     model = Model(shapes.config())
     model.load_state_dict(torch.load(workdir / "base.pt")["model"])
     # Adapters are learned over the base that will be stored, which is rounded to bfloat16.
@@ -69,22 +70,25 @@ def _adapters(workdir: Path, steps: int) -> None:
     model.requires_grad_(False)
     encoder = Encoder.load(workdir)
     seen = look_at(model, draw_pool(SEED + 2, POOL))
-    adapted = with_adapters(model, ("retrieval", "text-matching", "code"))
+    adapted = with_adapters(model, TASKS)
     learner = Learner(adapted, encoder, ImageFrame.of(encoder, CELLS, CELLS))
-    path = workdir / "log.jsonl"
-    train_retrieval(learner, seen, steps=steps, batch=96, seed=SEED + 3, log=Log(path, "retrieval"))
-    log = Log(path, "text-matching")
-    train_text_matching(learner, steps=steps, batch=128, seed=SEED + 4, log=log)
-    train_code(learner, steps=steps, batch=128, seed=SEED + 5, log=Log(path, "code"))
-    torch.save(adapted.state_dict(), workdir / "adapters.pt")
+    for number, task in enumerate(TASKS):
+        log, seed, steps = Log(workdir / "log.jsonl", task), SEED + 3 + number, STEPS[task]
+        match task:
+            case "retrieval":
+                train_retrieval(learner, seen, steps=steps, batch=96, seed=seed, log=log)
+            case "text-matching":
+                train_text_matching(learner, steps=steps, batch=128, seed=seed, log=log)
+            case _:
+                train_code(learner, steps=steps, batch=128, seed=seed, log=log)
+        torch.save(adapted.state_dict(), workdir / "adapters.pt")
 
 
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(prog="python -m mini.training", description=__doc__)
-    parser.add_argument("stage", choices=["tokenizer", *STEPS])
+    parser.add_argument("stage", choices=["tokenizer", "reading", "base", "adapters"])
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--steps", type=int)
     asked = parser.parse_args()
     asked.workdir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
@@ -92,11 +96,11 @@ def main() -> None:
         case "tokenizer":
             write_tokenizer(learn_tokenizer(), asked.workdir)
         case "reading":
-            _reading(asked.workdir, asked.steps or STEPS["reading"])
+            _reading(asked.workdir, STEPS["reading"])
         case "base":
-            _base(asked.workdir, asked.steps or STEPS["base"])
+            _base(asked.workdir, STEPS["base"])
         case _:
-            _adapters(asked.workdir, asked.steps or STEPS["adapters"])
+            _adapters(asked.workdir)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ negatives hard. The projector itself is learned with the first task; the others 
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import normalize
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from mini.documents.kinds import KINDS, draw_page
-from mini.documents.page import Page
+from mini.documents.page import Page, Query
 from mini.model import shapes
 from mini.model.pixels import patches_of, pixels_of
 from mini.texts.functions import Function, function
@@ -70,22 +71,38 @@ def with_adapters(base: Model, tasks: Sequence[str]) -> PeftModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Pages that the vision tower has seen: what it saw, bfloat16 [page, image token, hidden]."""
+class Said:
+    """What is said of a page, without its picture: thousands of pictures would be gigabytes."""
 
-    pages: tuple[Page, ...]
+    kind: str
+    facts: frozenset[str]
+    passage: str
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Pages that the vision tower has seen.
+
+    Attributes:
+        pages: what is said of them.
+        tokens: what the tower saw of each, bfloat16 [page, image token, hidden].
+    """
+
+    pages: tuple[Said, ...]
     tokens: Tensor
 
 
 @torch.no_grad()
-def look_at(model: Model, pages: Sequence[Page], batch: int = 64) -> Seen:
+def look_at(model: Model, pages: Iterable[Page], batch: int = 64) -> Seen:
     """See every page once; the pictures themselves are not kept."""
-    tokens = []
-    for start in range(0, len(pages), batch):
-        pixels = pixels_of([page.image for page in pages[start : start + batch]], SEEN)
+    said, tokens, coming = [], [], iter(pages)
+    while some := list(islice(coming, batch)):
+        said += [Said(page.kind, page.facts, page.passage, page.queries) for page in some]
+        pixels = pixels_of([page.image for page in some], SEEN)
         with torch.autocast("cpu", torch.bfloat16):
             tokens.append(see(model.model.visual, patches_of(pixels), CELLS, CELLS).bfloat16())
-    return Seen(tuple(pages), torch.cat(tokens))
+    return Seen(tuple(said), torch.cat(tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +189,10 @@ def _some_pages(rng: random.Random, seen: Seen, batch: int) -> list[int]:
     return rng.sample([at for at, page in enumerate(seen.pages) if page.kind == kind], batch)
 
 
-def draw_pool(seed: int, count: int) -> list[Page]:
-    """Pages of every kind to learn from."""
+def draw_pool(seed: int, count: int) -> Iterator[Page]:
+    """Pages of every kind to learn from, drawn as they are asked for."""
     rng, kinds = random.Random(seed), sorted(KINDS)
-    return [draw_page(rng, kinds[at % len(kinds)]) for at in range(count)]
+    return (draw_page(rng, kinds[at % len(kinds)]) for at in range(count))
 
 
 def train_text_matching(learner: Learner, *, steps: int, batch: int, seed: int, log: Log) -> None:

@@ -181,5 +181,5 @@ def train_base(
                 words_read=(logits.argmax(-1) == pages.classes)[words].float().mean().item(),
                 found=(scores.argmax(1) == torch.arange(len(scores))).float().mean().item(),
             )
-        if step % 200 == 0:
+        if step % 200 == 0 or step == steps:
             torch.save({"model": model.state_dict(), "head": head.state_dict()}, keep)

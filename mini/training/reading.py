@@ -86,5 +86,5 @@ def learn_to_read(
             right = (logits.argmax(-1) == strips.classes)[words].float().mean()
             log.write(step, loss=loss.item(), words_read=right.item())
         optimiser.step(loss)
-        if step % 500 == 0:
+        if step % 500 == 0 or step == steps:
             torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, keep)
