@@ -178,7 +178,9 @@ def test_the_commands_that_measure_quality_run_in_the_order_of_the_readme(
     newcomers_directory: Path, merged_bfloat16: Path, server_url: str
 ) -> None:
     link_merged(newcomers_directory, merged_bfloat16)
-    assert "num_pages=42, num_queries=42" in run([sys.executable, "-c", DATASET], newcomers_directory)
+    assert "num_pages=42, num_queries=42" in run(
+        [sys.executable, "-c", DATASET], newcomers_directory
+    )
     commands = [shlex.split(c) for c in COMMANDS if c.split()[1] in {"bench", "compare"}]
     named, *measuring = commands
     assert [c[1] for c in measuring] == ["bench", "bench", "compare"]

@@ -23,6 +23,7 @@ const WIDE = matchMedia("(min-width: 72rem)");
 class App {
   #ranking = new AbortController();
   #searching = new AbortController();
+  #reading = new AbortController();
 
   constructor(config) {
     this.config = config;
@@ -86,7 +87,10 @@ class App {
       event.target.value = "";
     };
     byId("go-on").onclick = () => this.#embed();
-    byId("stop").onclick = () => this.library.stop();
+    byId("stop").onclick = () => {
+      this.#reading.abort();
+      this.library.stop();
+    };
     byId("clear").onclick = () => this.#clear();
     byId("forgive").onclick = () => this.library.forgive();
     byId("close-page").onclick = () => byId("page").close();
@@ -129,19 +133,27 @@ class App {
 
   async #addFiles(files) {
     this.#clearProblem();
+    this.#reading = new AbortController();
+    const { signal } = this.#reading;
     for (const file of files) {
-      try {
-        this.shelf.reading(file.name);
-        this.library.add(await pagesOf(file, this.config.limits, {}));
-      } catch (error) {
-        if (!(error instanceof FileError || error instanceof ServerError)) throw error;
-        this.library.fail(file.name, error.message);
-        announce(`${file.name} was not added. ${error.message}`);
-      } finally {
-        this.shelf.reading(null);
-      }
+      if (signal.aborted) break;
+      this.shelf.reading(file.name);
+      await this.#addFile(file, signal);
+      this.shelf.reading(null);
     }
-    await this.#guarded(() => this.#embed());
+    if (!signal.aborted) await this.#embed();
+  }
+
+  /** A file that is not taken is named, and the others go on. */
+  async #addFile(file, signal) {
+    try {
+      this.library.add(await pagesOf(file, this.config.limits, { signal }));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof FileError || error instanceof ServerError)) throw error;
+      this.library.fail(file.name, error.message);
+      announce(`${file.name} was not added. ${error.message}`);
+    }
   }
 
   /** Make what vectors of the task are missing; false when that was stopped or went wrong. */
@@ -176,6 +188,7 @@ class App {
   /** The vectors of another task say nothing of this one's. */
   #taskChanged() {
     this.query = null;
+    if (!this.asked) this.#rank();
     this.#guarded(async () => {
       const isWhole = await this.#embed();
       if (isWhole && this.asked) await this.#search();
@@ -239,7 +252,7 @@ class App {
       this.query = await this.queries.embedded(this.asked, this.task, { signal, onWait });
       await this.#rank({ isNew: true });
     });
-    byId("submit").setAttribute("aria-busy", "false");
+    if (!signal.aborted) byId("submit").setAttribute("aria-busy", "false");
   }
 
   // Rankings
@@ -303,15 +316,16 @@ class App {
   // Code
 
   #showCode() {
-    if (!this.asked || !this.query) return;
+    if (!this.query) return;
+    const { asked } = this.query;
     const files = [...new Set(this.library.embedded(this.task).map((page) => page.file))];
     const language = document.querySelector("[name=language]:checked").value;
     byId("snippet").textContent = (language === "curl" ? curlOf : pythonOf)({
       url: new URL("v1/embeddings", document.baseURI).href,
       model: this.config.model,
       task: this.task,
-      query: this.asked.text,
-      picture: this.asked.picture?.name ?? null,
+      query: asked.text,
+      picture: asked.picture?.name ?? null,
       dim: this.comparison.dim,
       precision: this.comparison.precision,
       needsKey: this.config.needs_key,

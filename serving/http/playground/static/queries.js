@@ -21,7 +21,7 @@ export class Queries {
     this.model = model;
   }
 
-  /** { single, multi, numPrefixTokens, key, url }; `multi` is null where the checkpoint gives none. */
+  /** { asked, key, single, multi, numPrefixTokens }; `multi` is null where the checkpoint gives none. */
   async embedded(asked, task, options) {
     const key = `${task.name} ${asked.key}`;
     if (!this.#known.has(key)) {
@@ -31,7 +31,7 @@ export class Queries {
         ? await embedMulti(this.model, task.query, input, options)
         : [null];
       const numPrefixTokens = multi && asked.text ? prefixTokens(multi.tokens, task) : 0;
-      this.#known.set(key, { single, multi, numPrefixTokens, key, url: asked.url });
+      this.#known.set(key, { asked, key, single, multi, numPrefixTokens });
     }
     return this.#known.get(key);
   }

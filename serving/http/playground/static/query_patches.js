@@ -29,7 +29,7 @@ export class QueryPatches {
   show(query) {
     this.element.hidden = query === null;
     if (query !== null && query !== this.#query) {
-      this.picture.src = query.url;
+      this.picture.src = query.asked.url;
       this.#place = [0, 0];
       this.#leave(false);
     }

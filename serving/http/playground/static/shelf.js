@@ -28,8 +28,8 @@ export class Shelf {
     byId("use-corpus").hidden = library.pages.some((page) => page.source === "corpus");
     byId("use-corpus").className = isFilled ? "second" : "";
     byId("clear").hidden = !isFilled;
-    byId("stop").hidden = !library.isBusy;
-    byId("go-on").hidden = library.isBusy || done === total;
+    byId("stop").hidden = !library.isBusy && this.#reading === null;
+    byId("go-on").hidden = library.isBusy || this.#reading !== null || done === total;
     this.#showProgress(done, total);
     this.#showFailures();
   }
