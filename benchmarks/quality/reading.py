@@ -167,7 +167,14 @@ def inputs_of(table: "pa.Table", name: str, directory: Path) -> "Dataset":
         column: _images(table[old], directory) if column == "image" else table[old].cast("string")
         for column, old in kept.items()
     }
+    if "title" in arrays:
+        arrays["title"] = arrays["title"].fill_null("")
     _check_ids(arrays["id"].to_pylist(), name, directory)
+    empty = next((column for column, values in arrays.items() if values.null_count), None)
+    if empty is not None:
+        raise DatasetError(
+            f"{name} of {directory} has rows without {empty}. Every row has what the first one has."
+        )
     info = datasets.DatasetInfo(features=datasets.Features(features))
     return datasets.Dataset(pa.table(arrays), info=info)
 

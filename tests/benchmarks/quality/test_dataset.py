@@ -144,6 +144,7 @@ def test_images_may_be_paths_or_plain_bytes(tmp_path: Path) -> None:
         ("corpus.jsonl", '{"_id": "d1"}\n', "neither text nor image"),
         ("corpus.jsonl", '{"text": "d1"}\n', "is its id"),
         ("corpus.jsonl", '{"id": "d1", "text": ""}\n{"id": "d1", "text": ""}\n', "'d1' 2 times"),
+        ("corpus.jsonl", '{"id": "d1", "text": ""}\n{"id": "d2"}\n', "rows without text"),
         ("corpus.jsonl", "not json", "cannot be read"),
         ("queries.jsonl", '{"_id": "q9", "text": "a"}\n', "names 'q1' as query-id"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td9\t1\n", "names 'd9' as corpus-id"),
