@@ -83,7 +83,9 @@ def rows(vectors: Vectors, sets: Sets) -> list[Kept]:
     rounded = dequantise(int8(pages))
     table.append(kept(f"single, {whole} dimensions, int8", whole, queries @ rounded.T))
     signs = [unpack(binary(one), whole) for one in (queries, pages)]
-    table.append(kept(f"single, {whole} dimensions, binary", whole // 8, signs[0] @ signs[1].T))
+    table.append(
+        kept(f"single, {whole} dimensions, binary, queries too", whole // 8, signs[0] @ signs[1].T)
+    )
     late = maxsim_scores(vectors.query_tokens, vectors.page_tokens)
     tokens, dim = vectors.page_tokens[0].shape
     table.append(kept(f"multi, {tokens} x {dim}, float16", 2 * tokens * dim, late))
