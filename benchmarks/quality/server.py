@@ -127,9 +127,16 @@ class ServerSource:
         return _vectors(_send(self.client, request).content, len(items), ask)
 
     def _public(self, ask: Ask) -> str:
-        """The task as requests spell it: some have sides, text matching has none."""
+        """The task as requests spell it: some have sides; text matching has none, and is a query's."""
         sided = f"{ask.adapter}.{ask.prompt}"
-        return sided if sided in self.public_tasks else ask.adapter
+        if sided in self.public_tasks:
+            return sided
+        if ask.prompt != "query":
+            raise ServerError(
+                f"{self.client.base_url} has no {sided}, and would embed with another prefix. "
+                f"Leave out the prompt, or choose among {list(self.public_tasks)}."
+            )
+        return ask.adapter
 
 
 def _listed(client: httpx.Client) -> list[_Listed]:

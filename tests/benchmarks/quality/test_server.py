@@ -88,6 +88,9 @@ def test_what_the_server_refuses_is_said_in_its_words(live: Live) -> None:
     source = ServerSource.of(live.url, None)
     with pytest.raises(ServerError, match=r"answered 422: .*not served here"):
         source.embed(["one"], Ask("poetry", "query", "single"))
+    # Its requests have no place for this prefix: it would be another one's figures.
+    with pytest.raises(ServerError, match=r"has no text-matching\.passage"):
+        source.embed(["one"], Ask("text-matching", "passage", "single"))
     source.close()
 
 
