@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target makes from the package index alone.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 EXTRAS ?= cpu,ray,dev
-CHECKPOINT ?= mini/checkpoint
+CHECKPOINT ?= mini/polyvec-mini
 BIN := .venv/bin
 comma := ,
 # The two engines pin different releases of some packages.

@@ -19,7 +19,7 @@ from benchmarks.quality.dataset import write_page_dataset, write_pairs_dataset
 from mini.quality import merged, unmerged
 from mini.quality.sets import Sets, draw_sets
 
-CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
+CHECKPOINT = Path(__file__).parents[1] / "polyvec-mini"
 
 
 def main() -> None:

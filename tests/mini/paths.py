@@ -2,4 +2,4 @@
 
 from pathlib import Path
 
-CHECKPOINT = Path(__file__).parents[2] / "mini" / "checkpoint"
+CHECKPOINT = Path(__file__).parents[2] / "mini" / "polyvec-mini"
