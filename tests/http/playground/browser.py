@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _ARGUMENTS = (
@@ -18,8 +18,8 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# Beside a build or another test, a whole page takes seconds.
-_TIMEOUT_MS = 20_000
+# Where other work has the cores, a page takes this long to be drawn.
+_TIMEOUT_MS = 60_000
 
 
 @contextmanager
@@ -78,8 +78,8 @@ class Visit:
         self.until_embedded()
 
     def until_embedded(self) -> None:
-        self.page.locator("#progress").wait_for(state="hidden")
         self.page.locator("#clear").wait_for()
+        self.page.locator("#progress").wait_for(state="hidden")
 
     def add(self, *files: tuple[str, str, bytes]) -> None:
         """Choose files, each a name, a type and its bytes."""
@@ -105,6 +105,17 @@ class Visit:
         """Choose how pages are compared, and wait until they have been."""
         self.choose(group, value)
         self.page.locator("#results[aria-busy=false]").wait_for()
+
+    def posted(self) -> list[str]:
+        """Where bodies are sent to from now on; the list grows."""
+        paths: list[str] = []
+
+        def heard(request: Request) -> None:
+            if request.method == "POST":
+                paths.append(request.url)
+
+        self.page.on("request", heard)
+        return paths
 
     def titles(self, ranking: str) -> list[str]:
         """The pages of the ranking by "single" or "multi", in order."""

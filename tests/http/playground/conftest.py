@@ -1,4 +1,4 @@
-"""A Chromium and a server with a playground, one each for the whole run."""
+"""A Chromium for this directory and a server with a playground for the whole run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,8 @@ from tests.http.playground.seeing import SeeingEngine
 MAX_IMAGE_BYTES = 200_000
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it is open, Playwright's event loop runs in this thread, and no other could.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser

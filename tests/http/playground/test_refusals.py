@@ -1,5 +1,6 @@
 """What the page says when something is wrong, and that nothing a stranger named becomes markup."""
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -35,8 +36,7 @@ def noise(size: int) -> bytes:
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(visits: Visits) -> None:
     visit = visits.open()
-    asked: list[str] = []
-    visit.page.on("request", lambda request: asked.append(request.url))
+    asked = visit.posted()
     large = noise(400)
     assert len(large) > MAX_IMAGE_BYTES
     visit.add(("scan.png", "image/png", large))
@@ -167,14 +167,28 @@ def signed_in(key: str) -> dict[str, Any]:
 
 
 def test_a_wrong_key_is_told_by_a_page(browser: Browser, locked: tuple[Live, str]) -> None:
-    visits = Visits(browser, locked[0].url)
-    for options in ({}, signed_in("pv-wrong")):
-        visit = visits.open(**options)
-        assert visit.page.get_by_role("heading").inner_text() == "This page wants an API key"
-        assert "any user name" in visit.text("main")
-    assert "not known here" in visit.text("main")
-    assert all("401" in complaint for complaint in visits.complaints)
-    visits.close()
+    complaints: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    wrong = base64.b64encode(b"me:pv-wrong").decode()
+    asked: list[dict[str, str]] = [{}, {"Authorization": f"Basic {wrong}"}]
+
+    def without_question(route: Any) -> None:
+        """As for someone who closes the browser's question for a key; without a window none can be asked."""
+        answer = route.fetch(headers=route.request.headers | asked[0])
+        headers = answer.headers
+        assert headers.pop("www-authenticate").startswith("Basic")
+        route.fulfill(response=answer, headers=headers)
+
+    page.route("**/playground", without_question)
+    for _ in range(len(asked)):
+        page.goto(f"{locked[0].url}/playground")
+        assert page.get_by_role("heading").inner_text() == "This page wants an API key"
+        assert "any user name" in page.locator("main").inner_text()
+        assert ("not known here" in page.locator("main").inner_text()) == bool(asked[0])
+        asked.reverse()
+    page.close()
+    assert all("401" in complaint for complaint in complaints)
 
 
 def test_the_pages_key_is_good_for_everything_until_it_is_removed(

@@ -88,8 +88,7 @@ def test_fewer_dimensions_and_bits_rank_anew_without_a_request(visits: Visits) -
     visit.use_corpus()
     visit.search("total of the invoice")
     whole = visit.scores("single"), visit.scores("multi")
-    asked: list[str] = []
-    visit.page.on("request", lambda request: asked.append(request.url))
+    asked = visit.posted()
     visit.compare_by("Dimensions of a single vector", "8")
     assert visit.scores("single") != whole[0]
     assert visit.scores("multi") == whole[1]  # multi-vectors have one dimension
@@ -101,12 +100,9 @@ def test_fewer_dimensions_and_bits_rank_anew_without_a_request(visits: Visits) -
     assert "takes 1 byte," in visit.text("#cost")
     visit.compare_by("Precision of all vectors", "int8")
     visit.compare_by("Dimensions of a single vector", "64")
-    quantised = visit.scores("single")
-    common = quantised.keys() & whole[0].keys()  # what is shown of each ranking differs at its end
-    assert len(common) > SHOWN // 2
-    assert {title: quantised[title] for title in common} == pytest.approx(
-        {title: whole[0][title] for title in common}, abs=0.01
-    )
+    # Which pages are shown may differ, where many are nearly alike; what the best of them score does not.
+    quantised, best = sorted(visit.scores("single").values()), sorted(whole[0].values())
+    assert quantised == pytest.approx(best, abs=0.01)
     assert asked == []
 
 
@@ -198,7 +194,7 @@ def test_embedding_is_seen_to_go_on_and_can_be_stopped(visits: Visits) -> None:
     held: list[Any] = []
     visit.page.route("**/v1/embeddings", lambda route: held.append(route))
     visit.page.get_by_role("button", name="Embed the built-in pages").click()
-    visit.page.get_by_role("button", name="Stop").wait_for()
+    visit.until("#progress-says", "embedded")
     assert f"0 of {NUM_PAGES} pages embedded" in visit.text("#progress-says")
     visit.page.get_by_role("button", name="Stop").click()
     visit.page.get_by_role("button", name="Go on").wait_for()

@@ -116,19 +116,21 @@ class App {
 
   /** Whether it is there, whole. */
   async #useCorpus() {
+    const { pages } = this.config.corpus;
     byId("use-corpus").disabled = true;
+    this.shelf.reading("the built-in pages");
     try {
-      const { pages } = this.config.corpus;
       const blobs = await Promise.all(pages.map((page) => readCorpusPicture(page.file)));
       this.library.add(
         pages.map(
           ({ file, title }, at) => new Page({ title, source: "corpus", file, blob: blobs[at] }),
         ),
       );
-      return await this.#embed();
     } finally {
       byId("use-corpus").disabled = false;
+      this.shelf.reading(null);
     }
+    return this.#embed();
   }
 
   async #addFiles(files) {
