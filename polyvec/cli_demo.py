@@ -76,9 +76,8 @@ class _Shown:
         threading.Thread(target=self._search, args=(bound.url,), daemon=True).start()
 
     def _search(self, url: str) -> None:
-        import httpx
-
         from polyvec.demo_search import Search
+        from serving.errors import EngineError
 
         done = False
         try:
@@ -93,7 +92,7 @@ class _Shown:
                 flush=True,
             )
             done = True
-        except httpx.HTTPError as error:
+        except EngineError as error:
             self.failure = error
         finally:
             if not (done and self._stay):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pooling import maxsim_scores
+from serving.errors import EngineError
 
 _TIMEOUT_S = 300.0
 _SHADE = (214, 69, 65)
@@ -133,13 +134,19 @@ class Search:
         ]
 
     def _ask(self, body: dict[str, object]) -> Any:
-        answer = self._client.post(
-            "/v1/embeddings", json={"model": self._model, "embedding_type": "base64", **body}
-        )
-        return answer.raise_for_status().json()["data"]
+        asked = {"model": self._model, "embedding_type": "base64", **body}
+        return self._request("POST", "/v1/embeddings", asked).json()["data"]
 
     def _get(self, path: str) -> httpx.Response:
-        return self._client.get(path).raise_for_status()
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+        try:
+            return self._client.request(method, path, json=body).raise_for_status()
+        except httpx.HTTPError as error:
+            raise EngineError(
+                f"The demo's own server did not answer {method} {path} ({error}). Its log says why."
+            ) from error
 
 
 def _floats(encoded: str) -> Tensor:

@@ -180,9 +180,14 @@ def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
 def _spelled(item: Item) -> object:
     if isinstance(item, str):
         return {"text": item}
+    return {"image": png_base64(item)}
+
+
+def png_base64(image: Image.Image) -> str:
+    """The page without loss, as a request has it."""
     file = io.BytesIO()
-    _lossless(item).save(file, "PNG", compress_level=1)
-    return {"image": base64.b64encode(file.getvalue()).decode("ascii")}
+    _lossless(image).save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _lossless(image: Image.Image) -> Image.Image:

@@ -11,7 +11,8 @@ from mini.documents.sets import HELD_OUT_SEED, held_out_pages
 
 _SEED = HELD_OUT_SEED + 100
 _NUM_PAGES = 42
-_NUM_QUERIES = 12
+_QUERY_EVERY = 5
+"""Pages from one example query to the next; kinds take turns, six of them, so each is asked for."""
 
 
 def main() -> None:
@@ -30,8 +31,7 @@ def main() -> None:
         # For people; the model has learned its passages as they are.
         title = page.passage.replace("a orange", "an orange").replace("A orange", "An orange")
         pages.append({"file": file, "title": title, "queries": [query.text]})
-    step = max(1, len(pages) // _NUM_QUERIES)
-    queries = [page["queries"][0] for page in pages[::step]][:_NUM_QUERIES]
+    queries = [page["queries"][0] for page in pages[::_QUERY_EVERY]]
     text = json.dumps({"pages": pages, "queries": queries}, indent=1, ensure_ascii=False)
     (asked.out / "corpus.json").write_text(text + "\n", encoding="utf-8")
 

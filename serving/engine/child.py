@@ -1,7 +1,7 @@
 """What every process of an engine runs first: out of reach of the terminal's signals, gone with its parent.
 
 Run by its path, in place of the user's main module (see `serving.engine.environment`), so it imports
-nothing but the standard library, and importing it as a module does nothing.
+nothing of polyvec, and importing it as a module does nothing.
 """
 
 import os
@@ -41,5 +41,17 @@ def _die_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _keep_progress_bars_to_this_process() -> None:
+    """Give tqdm, with which vLLM shows how it loads weights, a lock of threads.
+
+    Its own is a semaphore of the system as well. An engine that is ended by a signal leaves that behind, and the user is
+    told of a leak at the end of every command.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
+
+
 if __name__ == "__mp_main__":
     _follow_parent()
+    _keep_progress_bars_to_this_process()

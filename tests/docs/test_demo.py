@@ -22,6 +22,7 @@ def test_the_demo_finds_the_pages_that_were_meant(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert "leaked" not in done.stderr
     blocks = done.stdout.split("\n\n")
     asked = [block.splitlines() for block in blocks if "MaxSim's rank" in block]
     assert len(asked) == 6
