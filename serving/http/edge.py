@@ -154,6 +154,7 @@ class Edge:
     ) -> HttpError | None:
         try:
             if scope["path"] not in self._open_paths:
+                _refuse_other_sites(scope["method"], headers)
                 visit.caller = self._door.authenticate(headers.get("authorization"))
                 if self._draining.refuses:
                     raise StoppingError
@@ -213,6 +214,26 @@ class Edge:
 def _as_get(scope: Scope) -> Scope:
     """HEAD is answered as GET is; uvicorn leaves the body out."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
+def _refuse_other_sites(method: str, headers: Headers) -> None:
+    """A browser that has a key sends it along whoever's page asks; another site must not spend it.
+
+    Source: Fetch Metadata Request Headers (https://www.w3.org/TR/fetch-metadata/), which no page can set. A key that a
+    program sends as a Bearer token was put there by it, and is not concerned.
+
+    Raises:
+        HttpError: 403.
+    """
+    is_browsers_key = headers.get("authorization", "").strip().lower().startswith("basic")
+    other = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    if is_browsers_key and other and method not in ("GET", "HEAD"):
+        raise HttpError(
+            403,
+            "CROSS_SITE_REQUEST",
+            "A page of another site may not use the key that this browser holds. Send it from your own program as: "
+            "Authorization: Bearer KEY",
+        )
 
 
 def _request_id(headers: Headers) -> str:

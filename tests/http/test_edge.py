@@ -1,6 +1,7 @@
 """The edge: names, keys, errors, and what every answer carries."""
 
 import asyncio
+import base64
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,30 @@ def test_every_path_but_health_asks_for_a_key(guarded: Guarded, path: str) -> No
     assert response.headers["www-authenticate"]
     opened = live.client.get(path, headers={"Authorization": f"Bearer {key}"})
     assert opened.status_code in (200, 404, 405)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
+def test_a_page_of_another_site_cannot_spend_the_key_that_a_browser_holds(
+    guarded: Guarded, site: str
+) -> None:
+    live, key = guarded
+    held = {"Authorization": "Basic " + base64.b64encode(f"me:{key}".encode()).decode()}
+    body = {"model": "jina-embeddings-v4", "task": "retrieval.query", "input": ["hello"]}
+
+    def sent(**headers: str) -> tuple[int, str | None]:
+        answer = live.client.post("/v1/embeddings", json=body, headers=headers)
+        return answer.status_code, answer.json().get("code")
+
+    assert sent(**held, **{"Sec-Fetch-Site": site}) == (403, "CROSS_SITE_REQUEST")
+    for own in ("same-origin", "none"):
+        assert sent(**held, **{"Sec-Fetch-Site": own})[0] == 200
+    # Programs that are no browser say nothing; a Bearer token was not sent by the browser itself.
+    assert sent(**held)[0] == 200
+    bearer = {"Authorization": f"Bearer {key}", "Sec-Fetch-Site": site}
+    assert sent(**bearer)[0] == 200
+    # A link from elsewhere opens the page.
+    opened = live.client.get("/v1/models", headers={**held, "Sec-Fetch-Site": site})
+    assert opened.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/ping"])
