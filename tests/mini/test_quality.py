@@ -58,3 +58,20 @@ def test_the_recorded_figures_meet_what_the_model_is_for() -> None:
     for smaller in ("single, 128 dimensions, float32", "single, 256 dimensions, int8"):
         assert single["ndcg"]["mean"] - kept[smaller]["ndcg"]["mean"] < 0.03
     assert max(result["merged_against_unmerged"].values()) < 5e-4
+
+
+@pytest.mark.parametrize("vectors", ["single", "multi"])
+def test_mtebs_recorded_results_of_a_server_and_of_the_python_api_are_equal(vectors: str) -> None:
+    api, server = (
+        json.loads((RESULT.parent / "mteb-mini" / f"{way}-{vectors}.json").read_text())
+        for way in ("python-api", "server")
+    )
+    assert api["dataset_revision"] == server["dataset_revision"]
+    (ours,), (theirs,) = api["scores"]["test"], server["scores"]["test"]
+    assert ours.keys() == theirs.keys()
+    # mteb writes NaN where all queries are alike, and NaN differs from itself.
+    differ = [name for name, value in ours.items() if value == value and value != theirs[name]]
+    assert differ == []
+    recorded = {row["name"]: row for row in json.loads(RESULT.read_text())["kept"]}
+    name = "single, 256 dimensions, float32" if vectors == "single" else "multi, 79 x 128, float16"
+    assert ours["ndcg_at_10"] == pytest.approx(recorded[name]["ndcg"]["mean"], abs=1e-4)
