@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,34 +32,38 @@ def demo(
     """Merge, verify, serve, search a few pages in words, and say where to go on."""
     from serving.http.server import Announce, bind, run
     from serving.manifest import find_tasks
-    from serving.settings import ServerSettings
+    from serving.settings import load_server_settings
 
-    settings = ServerSettings(
-        host="127.0.0.1", port=port, playground=True, server_log_level="WARNING"
+    settings = load_server_settings(
+        {
+            "host": "127.0.0.1",
+            "port": port,
+            "playground": True,
+            "server_log_level": "WARNING",
+        }
     )
-    # A port that is taken is said before anything that takes time.
-    listener = bind(settings)
     merged = out / "merged"
-    _merge_and_verify(source, out, merged)
-    from serving.engine.start import runs_on_cpu, start_engine
+    # A port that is taken is said before anything that takes time.
+    with closing(bind(settings)) as listener:
+        _merge_and_verify(source, out, merged)
+        from serving.engine.start import runs_on_cpu, start_engine
 
-    found = find_tasks(merged)
-    task = "retrieval" if "retrieval" in found else next(iter(found))
-    started = time.monotonic()
+        found = find_tasks(merged)
+        task = "retrieval" if "retrieval" in found else next(iter(found))
 
-    async def start(directory: Path) -> "Engine":
-        return await start_engine(directory, settings, num_engines=1)
+        async def start(directory: Path) -> "Engine":
+            return await start_engine(directory, settings, num_engines=1)
 
-    shown = _Shown(out, started, stay=stay)
-    print(f"\nloading {merged / task} in vLLM (about a minute on two cores) ...", flush=True)
-    status = run(
-        listener,
-        {task: found[task]},
-        start,
-        settings,
-        may_overlap=runs_on_cpu,
-        announce=Announce(bound=lambda bound: None, ready=shown.begin),
-    )
+        shown = _Shown(out, time.monotonic(), stay=stay)
+        print(f"\nloading {merged / task} in vLLM (about a minute on two cores) ...", flush=True)
+        status = run(
+            listener,
+            {task: found[task]},
+            start,
+            settings,
+            may_overlap=runs_on_cpu,
+            announce=Announce(bound=lambda bound: None, ready=shown.begin),
+        )
     if shown.failure is not None:
         raise shown.failure
     raise typer.Exit(status)

@@ -113,7 +113,7 @@ def test_encode_checks_everything_before_it_starts_an_engine(
 def test_the_demo_replaces_nothing_but_an_earlier_demo(polyvec: Polyvec, tmp_path: Path) -> None:
     (tmp_path / "merged" / "code").mkdir(parents=True)
     (tmp_path / "merged" / "code" / "thesis.txt").write_text("years of work")
-    done = polyvec("demo", GOLDEN_CHECKPOINT, "--out", tmp_path)
+    done = polyvec("demo", GOLDEN_CHECKPOINT, "--port", "0", "--out", tmp_path)
     assert done.returncode == 1
     assert (tmp_path / "merged" / "code" / "thesis.txt").read_text() == "years of work"
 
