@@ -112,7 +112,7 @@ def operated(
         client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=60,
+            timeout=180,  # applying takes long where every core is taken
             trust_env=False,
         )
         yield Operated(undo.enter_context(client), config)
