@@ -66,7 +66,7 @@ class PlaygroundDescription(_Answer):
     """`model` of requests."""
 
     checkpoint: str
-    """The model as its checkpoint names it."""
+    """What was merged, by the name it was given; not `model`, which clients of the public API send."""
 
     version: str
     """Of polyvec."""
@@ -95,7 +95,7 @@ def describe(
     public = catalogue.public_tasks
     return PlaygroundDescription(
         model=catalogue.model_name,
-        checkpoint=next(iter(service.lanes.values())).manifest.model,
+        checkpoint=next(iter(service.lanes.values())).manifest.merge.source.name,
         version=version,
         needs_key=settings.keys is not None,
         tasks=[_task(name, lane, public) for name, lane in service.lanes.items()],
