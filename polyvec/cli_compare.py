@@ -40,10 +40,18 @@ def compare(
         typer.Option(min=1, help="Area to which pages are reduced. Default: the checkpoint's."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the comparison that OUTPUT holds.")
+    ] = False,
 ) -> None:
     """Compare two checkpoints, dtypes, dimensions or precisions on the same data: a table, JSON and a picture."""
     from benchmarks.quality.extras import require
+    from serving.errors import OutputError
 
+    if (output / "comparison.json").exists() and not overwrite:
+        raise OutputError(
+            f"{output} holds a comparison already. Pass another --output, or replace it with --overwrite."
+        )
     needed = ("datasets", "pyarrow", "scipy", "pytrec_eval", "matplotlib")
     require(*needed, for_what="A comparison")
     from benchmarks.quality.compare.comparison import compare_sides

@@ -66,7 +66,7 @@ def demo(
         )
     if shown.failure is not None:
         raise shown.failure
-    raise typer.Exit(status)
+    raise typer.Exit(1 if shown.broke_off else status)
 
 
 class _Shown:
@@ -74,6 +74,7 @@ class _Shown:
 
     def __init__(self, out: Path, started: float, *, stay: bool) -> None:
         self.failure: Exception | None = None
+        self.broke_off = False
         self._out, self._started, self._stay = out, started, stay
 
     def begin(self, bound: "Bound") -> None:
@@ -84,7 +85,7 @@ class _Shown:
         from polyvec.demo_search import Search
         from serving.errors import EngineError
 
-        done = False
+        self.broke_off = True
         try:
             search = Search(url)
             found = search.find(_NUM_QUERIES)
@@ -96,11 +97,11 @@ class _Shown:
                 f"playground  {url}/playground{'   (Ctrl-C ends it)' if self._stay else ''}",
                 flush=True,
             )
-            done = True
+            self.broke_off = False
         except EngineError as error:
             self.failure = error
         finally:
-            if not (done and self._stay):
+            if self.broke_off or not self._stay:
                 os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -21,17 +21,18 @@ from pooling import maxsim_scores
 from serving.errors import EngineError
 
 _TIMEOUT_S = 300.0
+_INPUTS_PER_REQUEST = 6
 _SHADE = (214, 69, 65)
 _LABEL_HEIGHT = 26
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A page that answers a query, with its score and rank by both kinds of vectors; ranks count from 1."""
+    """A page that answers a query, with its place in the corpus, its scores, and its rank by MaxSim, from 1."""
 
+    at: int
     page: str
     cosine: float
-    rank: int
     maxsim: float
     maxsim_rank: int
 
@@ -64,13 +65,10 @@ class Search:
         config = self._get("/playground/config").json()
         self._model, self._task = config["model"], config["tasks"][0]
         self._pages = config["corpus"]["pages"]
-        self._files = {
-            page["title"]: self._get(f"/playground/corpus/{page['file']}").content
-            for page in self._pages
-        }
-        encoded = [
-            {"image": base64.b64encode(file).decode("ascii")} for file in self._files.values()
+        self._files = [
+            self._get(f"/playground/corpus/{page['file']}").content for page in self._pages
         ]
+        encoded = [{"image": base64.b64encode(file).decode("ascii")} for file in self._files]
         self._single = self._embed_single(encoded, "passage")
         self._multi = self._embed_multi(encoded, "passage")
 
@@ -89,40 +87,45 @@ class Search:
             [one.vectors for one in self._embed_multi(queries, "query")],
             [one.vectors for one in self._multi],
         )
-        titles = list(self._files)
         return [
-            Found(page["queries"][0], page["title"], _hits(titles, row, late[at], hits))
-            for at, (page, row) in enumerate(zip(chosen, cosine, strict=True))
+            Found(page["queries"][0], page["title"], self._hits(cosine[at], late[at], hits))
+            for at, page in enumerate(chosen)
         ]
 
     def draw(self, found: Found, path: Path) -> None:
         """Write a picture: the best page, and beside it where each word of the query is found on it."""
-        best = found.hits[0].page
+        best = found.hits[0].at
         page = Image.open(BytesIO(self._files[best])).convert("RGB")
-        patches = self._multi[list(self._files).index(best)]
+        patches = self._multi[best]
         query = self._embed_multi([found.query], "query")[0]
         rows = patches.vectors[patches.start : patches.start + patches.rows * patches.columns]
         similarity = query.vectors @ rows.T
-        # The first two tokens are the prefix "Query:", which says nothing of the page.
-        words = [(name.strip(), row) for name, row in zip(query.names, similarity, strict=True)]
         tiles = [_labelled(page, "page")]
-        for name, row in words[2:]:
-            grid = row.view(patches.rows, patches.columns)
-            tiles.append(_labelled(_shaded(page, grid), name))
+        for at in range(_num_prefix_tokens(query.names, found.query), len(query.names)):
+            grid = similarity[at].view(patches.rows, patches.columns)
+            tiles.append(_labelled(_shaded(page, grid), query.names[at].strip()))
         _in_a_grid(tiles, columns=4).save(path)
 
+    def _hits(self, cosine: Tensor, late: Tensor, count: int) -> tuple[Hit, ...]:
+        late_ranks = late.argsort(descending=True).argsort() + 1
+        return tuple(
+            Hit(
+                at,
+                self._pages[at]["title"],
+                float(cosine[at]),
+                float(late[at]),
+                int(late_ranks[at]),
+            )
+            for at in cosine.argsort(descending=True)[:count].tolist()
+        )
+
     def _embed_single(self, inputs: Sequence[object], side: str) -> Tensor:
-        rows = self._ask({"input": inputs, "task": self._task[side]})
+        rows = self._ask(inputs, task=self._task[side])
         return torch.stack([_floats(row["embedding"]) for row in rows])
 
     def _embed_multi(self, inputs: Sequence[object], side: str) -> list[Tokens]:
         rows = self._ask(
-            {
-                "input": inputs,
-                "task": self._task[side],
-                "return_multivector": True,
-                "return_tokenized_input": True,
-            }
+            inputs, task=self._task[side], return_multivector=True, return_tokenized_input=True
         )
         return [
             Tokens(
@@ -133,9 +136,14 @@ class Search:
             for row in rows
         ]
 
-    def _ask(self, body: dict[str, object]) -> Any:
-        asked = {"model": self._model, "embedding_type": "base64", **body}
-        return self._request("POST", "/v1/embeddings", asked).json()["data"]
+    def _ask(self, inputs: Sequence[object], **options: object) -> list[Any]:
+        rows: list[Any] = []
+        # A few at a time: a large model on a CPU takes seconds a page, and a request has a deadline.
+        for start in range(0, len(inputs), _INPUTS_PER_REQUEST):
+            some = inputs[start : start + _INPUTS_PER_REQUEST]
+            asked = {"model": self._model, "embedding_type": "base64", "input": some, **options}
+            rows += self._request("POST", "/v1/embeddings", asked).json()["data"]
+        return rows
 
     def _get(self, path: str) -> httpx.Response:
         return self._request("GET", path)
@@ -153,13 +161,9 @@ def _floats(encoded: str) -> Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(encoded), dtype="<f4").copy())
 
 
-def _hits(titles: Sequence[str], cosine: Tensor, late: Tensor, count: int) -> tuple[Hit, ...]:
-    late_ranks = late.argsort(descending=True).argsort() + 1
-    best = cosine.argsort(descending=True)[:count].tolist()
-    return tuple(
-        Hit(titles[at], float(cosine[at]), rank, float(late[at]), int(late_ranks[at]))
-        for rank, at in enumerate(best, start=1)
-    )
+def _num_prefix_tokens(names: Sequence[str], query: str) -> int:
+    """Tokens before the query's own: what the server put there says nothing of a page."""
+    return next((at for at in range(len(names)) if "".join(names[at:]).strip() == query.strip()), 0)
 
 
 def _shaded(page: Image.Image, similarity: Tensor) -> Image.Image:
@@ -169,13 +173,11 @@ def _shaded(page: Image.Image, similarity: Tensor) -> Image.Image:
     smooth = interpolate(
         strength[None, None], (page.height, page.width), mode="bilinear", align_corners=False
     )[0, 0]
-    mask = Image.fromarray((smooth.numpy() * 165).astype(np.uint8), "L")
+    mask = Image.fromarray((smooth.numpy() * 165).astype(np.uint8))
     return Image.composite(Image.new("RGB", page.size, _SHADE), page, mask)
 
 
 def _labelled(tile: Image.Image, label: str) -> Image.Image:
-    from PIL import ImageDraw
-
     width = 224
     height = round(tile.height * width / tile.width)
     out = Image.new("RGB", (width + 16, height + _LABEL_HEIGHT + 16), "white")

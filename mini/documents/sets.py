@@ -1,4 +1,4 @@
-"""Sets of pages: an endless stream to train on, and held-out pages whose queries have one answer."""
+"""Held-out pages, and queries that each have one answer among them."""
 
 import random
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ HELD_OUT_SEED = 20261128
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Pages, and queries that each have one of them, by its position, as their only answer."""
+    """Pages, and as many queries: the only answer of each is the page in its own place."""
 
     pages: tuple[Page, ...]
     queries: tuple[Query, ...]
-    answers: tuple[int, ...]
 
 
 def held_out_pages(count: int, seed: int = HELD_OUT_SEED) -> HeldOut:
@@ -42,4 +41,4 @@ def held_out_pages(count: int, seed: int = HELD_OUT_SEED) -> HeldOut:
                 f"page {at} of seed {seed} has no query of its own; take another seed."
             )
         queries.append(asked[0])
-    return HeldOut(pages, tuple(queries), tuple(range(count)))
+    return HeldOut(pages, tuple(queries))

@@ -5,6 +5,8 @@ Chosen so that base, adapters and tokenizer stay under 12 MB in bfloat16.
 
 from transformers import Qwen2_5_VLConfig
 
+from benchmarks.synthetic_config import SPECIAL_TOKENS
+
 HIDDEN = 256
 MULTI_VECTOR_DIM = 128
 MATRYOSHKA_DIMS = (32, 64, 128, 256)
@@ -12,24 +14,6 @@ PATCH = 14
 CELL = 28
 MIN_PIXELS, MAX_PIXELS = 3136, 50176
 """Pixels of an image as the model sees it: at most 64 image tokens, 224 x 224."""
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-"""In the order of Qwen2.5-VL, after the vocabulary's merges."""
 
 VOCABULARY = 2048
 FIRST_SPECIAL = VOCABULARY - len(SPECIAL_TOKENS)

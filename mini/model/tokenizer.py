@@ -12,9 +12,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.trainers import BpeTrainer
 
+from benchmarks.synthetic_config import SPECIAL_TOKENS
 from mini.documents import vocabulary
 from mini.documents.kinds import draw_page
-from mini.model.shapes import FIRST_SPECIAL, SPECIAL_TOKENS
+from mini.model.shapes import FIRST_SPECIAL
 from mini.texts.functions import function
 from mini.texts.paraphrases import pair
 

@@ -18,6 +18,7 @@ from benchmarks.card import format_card, make_card
 from benchmarks.quality.dataset import write_page_dataset, write_pairs_dataset
 from mini.quality import merged, unmerged
 from mini.quality.sets import Sets, draw_sets
+from serving import PolyvecError
 
 CHECKPOINT = Path(__file__).parents[1] / "polyvec-mini"
 
@@ -42,7 +43,7 @@ def main() -> None:
             merge_tools.plan_merge(merge_tools.resolve_source(str(asked.checkpoint))), out
         )
         vectors = merged.embed(out / merged.TASK, sets)
-    kept = merged.rows(vectors, sets)
+    kept = merged.rows(vectors)
     learner = unmerged.load(asked.checkpoint)
     adapters = list(unmerged.rows(learner, sets))
     # The same vectors, merged in bfloat16 and run in it, as users do.
@@ -103,4 +104,7 @@ def _adapter_table(rows: Sequence[unmerged.Row]) -> str:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    main()
+    try:
+        main()
+    except (PolyvecError, merge_tools.MergeToolsError) as error:
+        raise SystemExit(f"mini.quality: {error}") from error

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from mini.quality.figures import Figure, ndcg_at_10, ranks, recall_at_1
@@ -66,14 +65,13 @@ def embed(merged: Path, sets: Sets) -> Vectors:
     return Vectors(singles[0], singles[1], multi[0], multi[1])
 
 
-def rows(vectors: Vectors, sets: Sets) -> list[Kept]:
+def rows(vectors: Vectors) -> list[Kept]:
     """The table, from the largest vectors to the smallest, multi-vectors last."""
-    answers = torch.tensor(sets.pages.answers)
     queries, pages = vectors.queries, vectors.pages
     whole = pages.shape[1]
 
     def kept(name: str, page_bytes: int, scores: Tensor) -> Kept:
-        found = ranks(scores, answers)
+        found = ranks(scores)
         return Kept(name, page_bytes, recall_at_1(found), ndcg_at_10(found))
 
     table = [kept(f"single, {whole} dimensions, float32", 4 * whole, queries @ pages.T)]

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from mini.documents.cells import NUM_CLASSES
@@ -35,6 +35,15 @@ POOL = 12_000
 """Pages that the retrieval adapter learns from."""
 
 
+def _left(workdir: Path, stage: str) -> dict[str, dict[str, Tensor]]:
+    """The weights that an earlier stage left."""
+    path = workdir / f"{stage}.pt"
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing. Run the stage {stage} first.")
+    weights: dict[str, dict[str, Tensor]] = torch.load(path)
+    return weights
+
+
 def _reading(workdir: Path, steps: int) -> None:
     model, head = Model(shapes.config()), nn.Linear(shapes.HIDDEN, NUM_CLASSES)
     log = Log(workdir / "log.jsonl", "reading")
@@ -45,7 +54,7 @@ def _reading(workdir: Path, steps: int) -> None:
 
 def _base(workdir: Path, steps: int) -> None:
     model, head = Model(shapes.config()), nn.Linear(shapes.HIDDEN, NUM_CLASSES)
-    learned = torch.load(workdir / "reading.pt")
+    learned = _left(workdir, "reading")
     model.model.visual.load_state_dict(learned["tower"])
     head.load_state_dict(learned["head"])
     log = Log(workdir / "log.jsonl", "base")
@@ -63,7 +72,7 @@ def _base(workdir: Path, steps: int) -> None:
 
 def _adapters(workdir: Path) -> None:
     model = Model(shapes.config())
-    model.load_state_dict(torch.load(workdir / "base.pt")["model"])
+    model.load_state_dict(_left(workdir, "base")["model"])
     # Adapters are learned over the base that will be stored, which is rounded to bfloat16.
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16().float()

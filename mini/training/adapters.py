@@ -43,7 +43,7 @@ TARGETS = (
 )
 """Which layers are adapted, in the words of the original's own configuration."""
 
-_PASSAGE_TOKENS = 32
+_PASSAGE_TOKENS = 48
 _SENTENCE_TOKENS = 32
 
 
@@ -170,9 +170,7 @@ def train_retrieval(
             every = torch.ones(shown.mask.shape, dtype=torch.bool)
             loss = contrast(learner, queries, shown, every, allowed)
             if step % 3 == 0:
-                said = learner.texts(
-                    [page.passage for page in pages], "Passage", _PASSAGE_TOKENS + 16
-                )
+                said = learner.texts([page.passage for page in pages], "Passage", _PASSAGE_TOKENS)
                 loss = loss + contrast(learner, queries, said, said.mask, allowed)
         optimiser.step(loss)
         if step % 50 == 0:

@@ -157,7 +157,6 @@ def train_base(
     optimiser = Optimiser([*model.parameters(), *head.parameters()], rate=8e-4, steps=steps)
     stream = batches(DrawPages(batch, encoder), seed=seed, keep=60, reuse=2)
     for step, pages in zip(range(1, steps + 1), stream, strict=False):
-        assert isinstance(pages, Pages)
         with torch.autocast("cpu", torch.bfloat16):
             seen = seen_by(model.model.visual, patches_of(pages.pixels), CELLS, CELLS)
             logits = head(seen)

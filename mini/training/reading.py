@@ -77,7 +77,6 @@ def learn_to_read(
     optimiser = Optimiser([*tower.parameters(), *head.parameters()], rate=1e-3, steps=steps, fall=0)
     stream = batches(DrawStrips(batch), seed=seed, keep=150, reuse=3)
     for step, strips in zip(range(1, steps + 1), stream, strict=False):
-        assert isinstance(strips, Strips)
         with torch.autocast("cpu", torch.bfloat16):
             logits = head(seen(tower, patches_of(strips.pixels), _CELLS, _CELLS))
         loss = reading_loss(logits, strips.classes)

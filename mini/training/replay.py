@@ -43,7 +43,7 @@ def batches(draw: Drawer[Batch], *, seed: int, keep: int, reuse: int) -> Iterato
     """Batches without end: `reuse` for each one drawn, mixed from the last `keep`.
 
     Args:
-        draw: makes a dataclass whose tensors have one row an example; others of its fields are refused.
+        draw: makes a dataclass whose tensors have one row an example.
         seed: of all that is drawn and mixed.
         keep: batches that are kept to mix from.
         reuse: how often an example is seen, on average.

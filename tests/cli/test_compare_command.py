@@ -52,6 +52,22 @@ def test_a_mistake_is_one_line_before_an_engine_starts(
     assert list(here.iterdir()) == []
 
 
+def test_an_earlier_comparison_is_kept_unless_told_otherwise(
+    polyvec: Polyvec, merged_float32: Path, tmp_path: Path
+) -> None:
+    data, output = write_pages(tmp_path / "pages"), tmp_path / "out"
+    output.mkdir()
+    (output / "comparison.json").write_text("an afternoon's work")
+    model = merged_float32 / "code"
+    done = polyvec("compare", model, model, "--data", data, "--output", output)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"polyvec: {output} holds a comparison already. "
+        "Pass another --output, or replace it with --overwrite."
+    )
+    assert (output / "comparison.json").read_text() == "an afternoon's work"
+
+
 @pytest.mark.engine
 def test_bfloat16_is_compared_with_float32_over_real_engines(
     merged_float32: Path, tmp_path: Path

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.docs.test_readme import FAKE_ENGINE
 from tests.mini.paths import CHECKPOINT
 
 
@@ -55,3 +56,23 @@ def test_a_port_that_is_taken_is_said_before_anything_is_merged(tmp_path: Path) 
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be bound" in done.stderr
     assert not (tmp_path / "d").exists()
+
+
+def test_a_search_that_breaks_off_is_a_failure(tmp_path: Path) -> None:
+    """Where the picture should go, there is a directory already."""
+    (tmp_path / "d" / "heatmap.png").mkdir(parents=True)
+    script = tmp_path / "demo.py"
+    script.write_text(FAKE_ENGINE + "from polyvec.cli import main\nmain()\n", encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, str(script), "demo", str(CHECKPOINT)),
+            *("--out", tmp_path / "d", "--port", "0"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "heatmap.png" in done.stderr
+    assert "playground" not in done.stdout

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import merge_tools
+from benchmarks.synthetic_config import SPECIAL_TOKENS
 from mini.documents import vocabulary
 from mini.model import shapes
 from mini.model.checkpoint import TASKS, read_checkpoint, write_checkpoint
@@ -85,6 +86,6 @@ def test_the_stored_tokenizer_has_a_token_for_almost_every_word() -> None:
 def test_a_tokenizer_can_be_learned_again_and_has_the_same_special_tokens() -> None:
     learned = learn_tokenizer()
     assert learned.get_vocab_size() == shapes.VOCABULARY
-    for token in shapes.SPECIAL_TOKENS:
+    for token in SPECIAL_TOKENS:
         assert learned.token_to_id(token) == shapes.token_id(token)
         assert Encoder.load(CHECKPOINT).ids(token) == [shapes.token_id(token)]
