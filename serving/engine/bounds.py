@@ -1,5 +1,6 @@
 """What one engine was loaded for, and the errors of prompts that are longer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.errors import InputError
@@ -12,10 +13,28 @@ class PromptBounds:
     Attributes:
         max_tokens: of a prompt, text or image.
         max_image_tokens: of an image.
+        vocabulary: token ids are below it.
     """
 
     max_tokens: int
     max_image_tokens: int
+    vocabulary: int
+
+    def check_text(self, token_ids: Sequence[int]) -> None:
+        """Refuse a text that the engine could not embed.
+
+        Raises:
+            InputError: it is too long, has no tokens, or one that the model does not know.
+        """
+        self.check_length(len(token_ids))
+        if not token_ids:
+            raise InputError("The input has no tokens. Leave it out.")
+        for extreme in (min(token_ids), max(token_ids)):
+            if not 0 <= extreme < self.vocabulary:
+                raise InputError(
+                    f"The input has token {extreme}; this model knows 0 to {self.vocabulary - 1}. "
+                    "Take the tokenizer of its own checkpoint."
+                )
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse a prompt that is too long.

@@ -4,7 +4,7 @@ Both ask vLLM for a prompt's output, and make `Pooled` of it. Knows vLLM's param
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -12,8 +12,9 @@ from serving.engine.external import ExternalPooler
 from serving.engine.pool_batches import PoolBatches
 from serving.engine.projector import require_projector
 from serving.engine.protocol import Pooled, Prompt, Want
-from serving.engine.recipe import MultiDtype, Recipe
+from serving.engine.recipe import MultiDtype, Recipe, multi_type
 from serving.engine.worker import EXTRA
+from serving.engine.worker.parcel import parcel_numbers
 from serving.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Pooling(Protocol):
         """What the checkpoint says of itself."""
         ...
 
+    @property
+    def takes_parcels(self) -> bool:
+        """Whether many texts can be asked for in one message."""
+        ...
+
     def check(self, want: Want) -> None:
         """Refuse what this checkpoint cannot give, before anything is computed.
 
@@ -38,6 +44,10 @@ class Pooling(Protocol):
 
     def params(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> "PoolingParams":
         """What to ask vLLM for; `token_ids` are the expanded prompt's."""
+        ...
+
+    def parcel_params(self, lengths: Sequence[int], want: Want) -> "PoolingParams":
+        """What to ask for whole texts of `lengths` tokens in one message."""
         ...
 
     async def pooled(
@@ -53,6 +63,9 @@ class Pooling(Protocol):
 
 class PooledHere:
     """An unmodified vLLM sends every token's embedding, pooled in this process: the reference."""
+
+    takes_parcels = False
+    """It takes a message for each prompt."""
 
     def __init__(self, pooler: ExternalPooler) -> None:
         from serving.engine.params import OwnedParams
@@ -71,6 +84,10 @@ class PooledHere:
         """All tokens as they leave the final norm; vLLM would scale them to unit length."""
         return self._params
 
+    def parcel_params(self, lengths: Sequence[int], want: Want) -> "PoolingParams":
+        """See `Pooling.parcel_params`."""
+        raise AssertionError("takes_parcels says no")
+
     async def pooled(
         self, prompt: Prompt, token_ids: Sequence[int], want: Want, output: Tensor
     ) -> Pooled:
@@ -81,6 +98,8 @@ class PooledHere:
 
 class PooledInWorker:
     """The model of `serving.engine.worker` sends finished vectors."""
+
+    takes_parcels = True
 
     def __init__(self, manifest: Manifest, multi: MultiDtype) -> None:
         from serving.engine.params import OwnedParams
@@ -96,14 +115,21 @@ class PooledInWorker:
 
     def params(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> "PoolingParams":
         """The prompt's recipe."""
-        recipe = self._recipe(prompt, token_ids, want)
+        return self._asking(want, self._recipe(prompt, token_ids, want).to_numbers())
+
+    def parcel_params(self, lengths: Sequence[int], want: Want) -> "PoolingParams":
+        """The recipe that the texts share; their spans follow from `lengths`."""
+        multi = multi_type(want, self._multi)
+        return self._asking(want, parcel_numbers(lengths, single=want.single, multi=multi))
+
+    def _asking(self, want: Want, numbers: dict[str, Any]) -> "PoolingParams":
         return self._params(
-            task="embed" if recipe.multi is None else "token_embed",
-            use_activation=recipe.normalized,
-            dimensions=recipe.dim,
+            task="token_embed" if want.multi else "embed",
+            use_activation=want.normalized,
+            dimensions=want.dim,
             # A cached prefix has no hidden states, so what it is part of cannot be pooled.
             skip_reading_prefix_cache=True,
-            extra_kwargs={EXTRA: recipe.to_numbers()},
+            extra_kwargs={EXTRA: numbers},
         )
 
     async def pooled(

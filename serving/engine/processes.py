@@ -100,9 +100,6 @@ def _free(path: Path) -> None:
 
 async def stop(llm: "AsyncLLM", processes: EngineProcesses) -> None:
     """Shut `llm` down and return when its processes are gone."""
-    if llm.output_handler is not None:
-        # It would report the processes' wanted end as an engine's death.
-        llm.output_handler.cancel()
     if threading.main_thread().is_alive():
         await in_own_thread(lambda: stop_now(llm, processes))
     else:

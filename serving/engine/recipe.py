@@ -20,8 +20,8 @@ from pooling import (
     multi_vector,
     project,
     require_finite,
-    single_vector,
     truncate,
+    unit,
     vision_span,
     whole,
 )
@@ -31,6 +31,16 @@ from serving.manifest import Manifest, SpecialTokenIds
 MultiDtype = Literal["float16", "float32"]
 
 _DTYPES: Mapping[MultiDtype, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+
+
+def multi_type(want: Want, multi: MultiDtype) -> MultiDtype | None:
+    """In which type wanted multi-vectors leave the worker, `multi` where that is possible; None for none.
+
+    Projections that are not scaled to unit length may exceed float16 and stay float32.
+    """
+    if not want.multi:
+        return None
+    return multi if want.normalized else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +94,10 @@ class Recipe:
         manifest: Manifest,
         multi: MultiDtype = "float32",
     ) -> Self:
-        """What `want` means for `prompt`, whose expanded ids are `token_ids`.
-
-        Projections that are not scaled to unit length may exceed float16 and stay float32.
-        """
+        """What `want` means for `prompt`, whose expanded ids are `token_ids`."""
         return cls(
             spans=_spans(prompt, token_ids, manifest.special_token_ids) if want.single else (),
-            multi=(multi if want.normalized else "float32") if want.multi else None,
+            multi=multi_type(want, multi),
             normalized=want.normalized,
             dim=want.dim,
         )
@@ -101,16 +108,27 @@ class Recipe:
         Raises:
             PoolingError: a span ends after the last token, or a shape does not fit.
         """
-        single = multi = None
-        if self.spans:
-            one_vector = single_vector if self.normalized else mean_vector
-            single = torch.stack([one_vector(token_embeddings, span) for span in self.spans])
-            if self.dim is not None:
-                single = truncate(single, self.dim) if self.normalized else single[:, : self.dim]
+        single = self.singles(self.means(token_embeddings)) if self.spans else None
+        multi = None
         if self.multi is not None and projector is not None:
             token_vectors = multi_vector if self.normalized else project
             multi = token_vectors(token_embeddings, projector)
         return Reduced(single, multi)
+
+    def means(self, token_embeddings: Tensor) -> Tensor:
+        """The spans' means over float [token, hidden]: float32 [span, hidden].
+
+        Raises:
+            PoolingError: a span ends after the last token, or a shape does not fit.
+        """
+        return torch.stack([mean_vector(token_embeddings, span) for span in self.spans])
+
+    def singles(self, means: Tensor) -> Tensor:
+        """Finished single vectors of float32 [mean, hidden], each by itself, whichever prompts they are of."""
+        if self.normalized:
+            vectors = unit(means)
+            return vectors if self.dim is None else truncate(vectors, self.dim)
+        return means if self.dim is None else means[:, : self.dim]
 
     def to_numbers(self) -> dict[str, Any]:
         """The recipe without what vLLM's own parameters say (`normalized`, `dim`)."""

@@ -21,7 +21,7 @@ from serving.engine.recipe import MultiDtype
 from serving.engine.sockets import SocketDirectory
 from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
-from serving.engine.worker import ARCHITECTURE, PLUGIN, register
+from serving.engine.worker import ARCHITECTURE, PLUGIN, SCHEDULER, register
 from serving.errors import CheckpointError, EngineStartError
 from serving.manifest import Manifest, read_manifest
 from serving.settings import EngineSettings
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _MIN_CPU_CACHE_BYTES = 64 * 1024 * 1024
+
+# A step's activations are tens of megabytes, which glibc takes from the kernel and gives back at every step:
+# each of their pages is cleared and mapped anew. Kept, and in huge pages, they cost nothing the second time.
+_KEEP_MEMORY = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "hugetlb": 1,  # madvise
+        "mmap_max": 0,
+        "trim_threshold": 1 << 30,
+        "top_pad": 64 << 20,
+    }.items()
+)
+
 _DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -127,6 +140,7 @@ def _start_llm(
         # The model's threads sleep when they wait for each other. Otherwise they spin on cores that
         # prepare the next inputs: for pages, half of the processor time.
         inherited["OMP_WAIT_POLICY"] = "PASSIVE"
+        inherited["GLIBC_TUNABLES"] = _KEEP_MEMORY
         if settings.reserved_cores:
             # A model that has every core keeps those waiting who feed it: what it computes together, it
             # computes when the last of its threads gets a core.
@@ -173,6 +187,7 @@ def _engine_args(
         hf_overrides=(
             {"architectures": [ARCHITECTURE], "is_matryoshka": True} if in_worker else {}
         ),
+        scheduler_cls=SCHEDULER if in_worker else None,
         # "auto" would turn a float32 checkpoint into 16 bits.
         dtype=dtype,
         max_model_len=max_tokens,

@@ -6,14 +6,16 @@ the one checkpoint it was started on, nor of HTTP.
 """
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
+
+from torch import Tensor
 
 from serving.engine.bounds import PromptBounds
+from serving.engine.exchange import Exchange
 from serving.engine.foreign import foreign_errors, translate
 from serving.engine.garbage import settle
 from serving.engine.imaging.patches import can_cut
@@ -22,8 +24,9 @@ from serving.engine.imaging.preparing import Rules
 from serving.engine.pooled_where import Pooling
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
+from serving.engine.slots import Slots
 from serving.engine.sockets import SocketDirectory
-from serving.errors import EngineStoppedError, InputError
+from serving.errors import EngineDeadError, EngineStoppedError, InputError
 from serving.images import ImageLimits, count_image_tokens, decode_image
 from serving.manifest import Manifest
 from serving.settings import EngineSettings
@@ -32,6 +35,11 @@ from serving.together import together
 if TYPE_CHECKING:
     from vllm.inputs import EngineInput
     from vllm.v1.engine.async_llm import AsyncLLM
+
+T = TypeVar("T")
+
+_PARCEL_TEXTS = 64
+"""Enough that a message's cost is spread thin, few enough that the scheduler soon has the first of many."""
 
 
 class VllmEngine:
@@ -51,7 +59,7 @@ class VllmEngine:
 
         self._rendered_text = rendered_text
         self._rendered_image = rendered_image
-        self._running: AsyncLLM | None = llm
+        self._running: tuple[AsyncLLM, Exchange] | None = (llm, Exchange(llm))
         self._pooling = pooling
         self._limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
@@ -59,14 +67,17 @@ class VllmEngine:
             max_aspect_ratio=pooling.manifest.image.max_aspect_ratio,
         )
         self.max_tokens: int = llm.model_config.max_model_len
-        self._bounds = PromptBounds(self.max_tokens, llm.input_processor.mm_encoder_cache_size)
+        self._bounds = PromptBounds(
+            self.max_tokens,
+            llm.input_processor.mm_encoder_cache_size,
+            llm.model_config.get_vocab_size(),
+        )
         self._images = _image_pool(
             llm, Rules(pooling.manifest.image, self._limits, self._bounds), settings
         )
-        self._text_slots = asyncio.Semaphore(settings.max_texts_in_flight)
+        self._text_slots = Slots(settings.max_texts_in_flight)
         self._image_slots = asyncio.Semaphore(settings.max_images_in_flight)
         self._foreign = foreign_errors()
-        self._numbers = itertools.count()
 
     @property
     def manifest(self) -> Manifest:
@@ -76,10 +87,22 @@ class VllmEngine:
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         """Embed `prompts`; see `Engine.embed`."""
         self._pooling.check(want)
-        return await together(self._outcome(prompt, want) for prompt in prompts)
+        texts, alone = self._sorted(prompts)
+        size = min(_PARCEL_TEXTS, self._text_slots.total)
+        parcels = [texts[start : start + size] for start in range(0, len(texts), size)]
+        calls: list[Coroutine[Any, Any, list[Outcome]]] = [
+            self._texts([prompts[index] for index in parcel], want) for parcel in parcels
+        ]
+        calls += [self._alone(prompts[index], want) for index in alone]
+        parts = [await calls[0]] if len(calls) == 1 else await together(calls)
+        order = [index for parcel in parcels for index in parcel] + alone
+        came = dict(zip(order, (outcome for part in parts for outcome in part), strict=True))
+        return [came[index] for index in range(len(prompts))]
 
     async def check_health(self) -> None:
         """Return if the engine can answer; see `Engine.check_health`."""
+        if self._exchange.is_broken:
+            raise EngineDeadError("Nothing can be received from the engine any more.")
         try:
             await self._llm.check_health()
         except self._foreign as error:
@@ -88,59 +111,111 @@ class VllmEngine:
     async def close(self) -> None:
         """Stop vLLM's processes and wait until they are gone; see `Engine.close`."""
         # Forgotten first: vLLM shuts down once more, with errors, when a reference survives until exit.
-        llm, self._running = self._running, None
+        running, self._running = self._running, None
         if self._images is not None:
             self._images.close()
-        if llm is not None:
+        if running is not None:
+            llm, exchange = running
+            # First: it would report the processes' wanted end as an engine's death.
+            exchange.close()
             await stop(llm, self._processes)
             # It is part of reference cycles, and was frozen; what it holds is large, and complains when
             # it is torn down with the interpreter.
-            del llm
+            del llm, exchange, running
             settle()
             self._sockets.release()
 
     @property
     def _llm(self) -> "AsyncLLM":
+        return self._parts[0]
+
+    @property
+    def _exchange(self) -> Exchange:
+        return self._parts[1]
+
+    @property
+    def _parts(self) -> "tuple[AsyncLLM, Exchange]":
         if self._running is None:
             raise EngineStoppedError("The engine is closed. Load the checkpoint again.")
         return self._running
 
-    async def _outcome(self, prompt: Prompt, want: Want) -> Outcome:
+    def _sorted(self, prompts: Sequence[Prompt]) -> tuple[list[int], list[int]]:
+        """Places of the texts that share messages, and of what has one for itself."""
+        texts: list[int] = []
+        alone: list[int] = []
+        for index, prompt in enumerate(prompts):
+            is_text = isinstance(prompt, TextPrompt) and prompt.spans is None
+            (texts if is_text and self._pooling.takes_parcels else alone).append(index)
+        return texts, alone
+
+    async def _texts(self, texts: Sequence[Prompt], want: Want) -> list[Outcome]:
+        """Embed whole texts, at most as many as there are slots, in one message."""
+        outcomes = dict[int, Outcome]()
+        for place, text in enumerate(texts):
+            try:
+                self._bounds.check_text(text.token_ids)
+            except InputError as error:
+                outcomes[place] = error
+        good = [place for place in range(len(texts)) if place not in outcomes]
+        if good:
+            token_ids = [texts[place].token_ids for place in good]
+            params = self._pooling.parcel_params([len(ids) for ids in token_ids], want)
+            async with self._text_slots.taken(len(good)):
+                outputs = await self._or_refusal(self._exchange.texts(token_ids, params))
+            for at, place in enumerate(good):
+                outcomes[place] = (
+                    outputs
+                    if isinstance(outputs, InputError)
+                    else await self._pooled(texts[place], token_ids[at], want, outputs[at])
+                )
+        return [outcomes[place] for place in range(len(texts))]
+
+    async def _alone(self, prompt: Prompt, want: Want) -> list[Outcome]:
+        """Embed one prompt of any kind."""
         match prompt:
             case TextPrompt():
-                slots = self._text_slots
+                slot: AbstractAsyncContextManager[None] = self._text_slots.taken(1)
             case ImagePrompt():
-                slots = self._image_slots
+                slot = self._image_slots
             case _:
                 assert_never(prompt)
-        async with slots:
-            try:
-                return await self._embed(prompt, want)
-            except InputError as error:
-                return error
-            except self._foreign as error:
-                ours = translate(error)
-                if isinstance(ours, InputError):
-                    return ours
-                raise ours from error
+        async with slot:
+            return [await self._or_refusal(self._embed(prompt, want))]
 
     async def _embed(self, prompt: Prompt, want: Want) -> Pooled:
         async with self._rendered(prompt) as rendered:
             token_ids = rendered["prompt_token_ids"]
             params = self._pooling.params(prompt, token_ids, want)
-            request_id = f"polyvec-{next(self._numbers)}"
-            final = None
-            async for output in self._llm.encode(rendered, params, request_id):
-                final = output
-        assert final is not None
-        return await self._pooling.pooled(prompt, token_ids, want, final.outputs.data)
+            output = await self._exchange.one(rendered, params)
+        return await self._pooling.pooled(prompt, token_ids, want, output)
+
+    async def _pooled(
+        self, prompt: Prompt, token_ids: Sequence[int], want: Want, output: Tensor
+    ) -> Outcome:
+        return await self._or_refusal(self._pooling.pooled(prompt, token_ids, want, output))
+
+    async def _or_refusal(self, answer: Awaitable[T]) -> T | InputError:
+        """What is awaited, or why an input has no such thing.
+
+        Raises:
+            EngineError: the engine cannot answer.
+        """
+        try:
+            return await answer
+        except InputError as error:
+            return error
+        except self._foreign as error:
+            ours = translate(error)
+            if isinstance(ours, InputError):
+                return ours
+            raise ours from error
 
     @asynccontextmanager
     async def _rendered(self, prompt: Prompt) -> "AsyncIterator[EngineInput]":
         """What vLLM takes; an image's pixels are there until the block is left."""
         match prompt:
             case TextPrompt():
-                self._bounds.check_length(len(prompt.token_ids))
+                self._bounds.check_text(prompt.token_ids)
                 yield self._rendered_text(prompt)
             case ImagePrompt() if self._images is not None:
                 async with self._images.patches(prompt) as patches:

@@ -42,7 +42,7 @@ class Started(list[VllmEngine]):
         return self[-1]
 
     def num_unfinished(self) -> int:
-        return int(self[-1]._llm.get_num_unfinished_requests())
+        return self[-1]._exchange.num_waiting
 
 
 def engine_processes() -> list[psutil.Process]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from pooling import Span
-from serving import EngineSettings
+from serving import EngineSettings, InputError
 from serving.engine import start
 from serving.engine.protocol import Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.engine.start import start_engine
@@ -169,13 +169,9 @@ def plain(pair: Pair, prompt: TextPrompt, **params: Any) -> torch.Tensor:
     from vllm import PoolingParams
     from vllm.inputs import tokens_input
 
-    async def encode() -> torch.Tensor:
-        request = pair.inside._llm.encode(
-            tokens_input(list(prompt.token_ids)), PoolingParams(**params), f"plain-{params}"
-        )
-        return [output async for output in request][-1].outputs.data
-
-    return pair.runner.run(encode())
+    return pair.runner.run(
+        pair.inside._exchange.one(tokens_input(list(prompt.token_ids)), PoolingParams(**params))
+    )
 
 
 def test_a_client_of_vllm_gets_the_vectors_of_its_task(pair: Pair) -> None:
@@ -195,6 +191,39 @@ def test_a_client_of_vllm_that_hits_the_cache_gets_no_wrong_vector(pair: Pair) -
     hit = plain(pair, prompt, task="embed", skip_reading_prefix_cache=False)
     assert bool(torch.isnan(hit).all())
     assert hit.shape == whole.shape
+
+
+def test_texts_that_the_model_cannot_read_fail_alone(pair: Pair) -> None:
+    size = pair.inside._llm.model_config.get_vocab_size()
+    good = [TextPrompt(tuple(range(9, 9 + length))) for length in (3, 40, 3, 100)]
+    bad = {
+        TextPrompt((5, size)): f"has token {size}; this model knows 0 to {size - 1}",
+        TextPrompt((-1, 5)): "has token -1",
+        TextPrompt(()): "no tokens",
+        TextPrompt((5,) * 2049): "2049 tokens; this engine was loaded for at most 2048",
+    }
+    prompts = [prompt for pair_ in zip(bad, good, strict=True) for prompt in pair_]
+    for engine in (pair.inside, pair.outside):
+        expected = pair.one_by_one(engine, good, WANTS["both"])
+        outcomes = pair.runner.run(engine.embed(prompts, WANTS["both"]))
+        for outcome, message in zip(outcomes[::2], bad.values(), strict=True):
+            assert isinstance(outcome, InputError)
+            assert message in str(outcome)
+        for got, alone in zip(all_pooled(outcomes[1::2]), expected, strict=True):
+            for vectors, others in zip(tensors(got), tensors(alone), strict=True):
+                torch.testing.assert_close(vectors, others, rtol=1e-4, atol=1e-5)
+
+
+def test_more_texts_than_one_message_holds_come_back_in_order(pair: Pair) -> None:
+    texts = [TextPrompt(tuple(range(9 + index, 9 + index + 1 + index % 7))) for index in range(150)]
+    want = Want(single=True)
+    together = all_pooled(pair.runner.run(pair.inside.embed(texts, want)))
+    alone = pair.one_by_one(pair.outside, texts, want)
+    for got, expected in zip(together, alone, strict=True):
+        assert got.token_ids == expected.token_ids
+        assert got.single is not None
+        assert expected.single is not None
+        torch.testing.assert_close(got.single, expected.single, rtol=1e-4, atol=1e-5)
 
 
 def parameter_names(worker: Any) -> list[str]:

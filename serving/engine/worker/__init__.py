@@ -10,6 +10,9 @@ ARCHITECTURE = "PolyvecQwen2_5_VL"
 PLUGIN = "polyvec"
 """The entry point's name, by which `VLLM_PLUGINS` may allow it."""
 
+SCHEDULER = "serving.engine.worker.scheduler.ParcelScheduler"
+"""vLLM's scheduler, taking parcels of texts."""
+
 EXTRA = "polyvec"
 """Where a recipe travels in vLLM's `PoolingParams.extra_kwargs`."""
 

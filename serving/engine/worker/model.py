@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -15,6 +16,7 @@ from vllm.model_executor.models.qwen2_5_vl import (
 )
 from vllm.model_executor.models.utils import StageMissingLayer, no_init_weights
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.inputs import MultiModalFeatureSpec
 
 from pooling import Projector
 from serving.engine.projector import load_projector
@@ -52,6 +54,18 @@ class PolyvecQwen25VL(Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
         if device.type == "cpu" and isinstance(self.visual.input_norm, FusedMMInputNorm):
             self.visual.input_norm = BlockwiseNorm(self.visual.input_norm)
         self.pooler = RecipePooler(manifest, _on(device, load_projector(directory, manifest)))
+
+    def get_mrope_input_positions(
+        self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
+    ) -> tuple[Tensor, int]:
+        """Positions int64 [3, token], and by how much generation would go on beyond the last.
+
+        A text's are its tokens' numbers, which vLLM works out through a dozen small arrays.
+        """
+        if not mm_features:
+            return torch.arange(len(input_tokens)).expand(3, -1), 0
+        positions: tuple[Tensor, int] = super().get_mrope_input_positions(input_tokens, mm_features)
+        return positions
 
 
 def _on(device: torch.device, projector: Projector | None) -> Projector | None:

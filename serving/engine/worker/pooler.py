@@ -31,6 +31,23 @@ class _TokenIdsWithoutRecipe(PoolingParamsUpdate):  # type: ignore[misc]
         params.requires_token_ids = EXTRA not in (params.extra_kwargs or {})
 
 
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """A prompt of which single vectors alone are wanted.
+
+    Attributes:
+        index: its place in the step.
+        values: its spans' means, float32 [span, hidden].
+        finish: what is left to do with them; the same for many prompts.
+        is_plain: its client takes one vector and not a list.
+    """
+
+    index: int
+    values: Tensor
+    finish: Recipe
+    is_plain: bool
+
+
 class RecipePooler(Pooler):  # type: ignore[misc]
     """Single vectors for task `embed`, multi-vectors or both for `token_embed`.
 
@@ -58,17 +75,32 @@ class RecipePooler(Pooler):  # type: ignore[misc]
         """One tensor for each prompt that ends with this step, None for the others."""
         prompt_lens = pooling_metadata.prompt_lens.tolist()
         outputs: list[Tensor | None] = []
+        means: dict[Recipe, list[_Means]] = {}
         for index, rows in enumerate(self._all(hidden_states, pooling_metadata)):
+            outputs.append(None)
             if rows is None:
-                outputs.append(None)
                 continue
             if len(rows) != prompt_lens[index]:
                 # Cached tokens have no hidden states: a mean of the others would look right.
                 rows = torch.full_like(rows[:1], torch.nan).expand(prompt_lens[index], -1)
-            outputs.append(self._pooled(rows, pooling_metadata, index))
+            made = self._pooled(rows, pooling_metadata, index)
+            if isinstance(made, _Means):
+                means.setdefault(made.finish, []).append(made)
+            else:
+                outputs[index] = made
+        for finish, group in means.items():
+            # What is left of a single vector is cheap, its calls are not: once for all prompts of a step.
+            vectors = finish.singles(torch.cat([one.values for one in group]))
+            start = 0
+            for one in group:
+                of_prompt = vectors[start : start + len(one.values)]
+                outputs[one.index] = of_prompt[0] if one.is_plain else of_prompt
+                start += len(of_prompt)
         return outputs
 
-    def _pooled(self, token_embeddings: Tensor, metadata: PoolingMetadata, index: int) -> Tensor:
+    def _pooled(
+        self, token_embeddings: Tensor, metadata: PoolingMetadata, index: int
+    ) -> "_Means | Tensor":
         params = metadata.pooling_params[index]
         numbers = (params.extra_kwargs or {}).get(EXTRA)
         normalized, dim = params.use_activation is not False, params.dimensions
@@ -78,12 +110,19 @@ class RecipePooler(Pooler):  # type: ignore[misc]
                 if numbers is None
                 else Recipe.from_numbers(numbers, normalized=normalized, dim=dim)
             )
-            packed = recipe.pack(recipe.reduce(token_embeddings, self._projector))
+            if recipe.multi is None:
+                return _Means(
+                    index=index,
+                    values=recipe.means(token_embeddings),
+                    finish=Recipe(normalized=normalized, dim=dim),
+                    is_plain=numbers is None,
+                )
+            return recipe.pack(recipe.reduce(token_embeddings, self._projector))
         except PoolingError:
             if numbers is not None:
                 return token_embeddings.new_empty(0)
-            packed = torch.full_like(token_embeddings, torch.nan)
-        return packed[0] if numbers is None and params.task == "embed" else packed
+            nothing = torch.full_like(token_embeddings, torch.nan)
+            return nothing[0] if params.task == "embed" else nothing
 
     def _default(
         self, params: PoolingParams, metadata: PoolingMetadata, index: int, num_tokens: int
