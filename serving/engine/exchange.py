@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from serving.engine.worker.parcel import member
+from serving.engine.worker.parcel import member, places
 from serving.errors import EngineStoppedError
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ class _Order:
 
     Attributes:
         outputs: of each prompt in it, None until it comes.
+        is_parcel: its prompts have ids of their own.
         num_missing: how many of them have not come.
         done: resolved with the last one, or with what went wrong.
     """
 
     outputs: list[Tensor | None]
+    is_parcel: bool
     num_missing: int
     done: asyncio.Future[None]
 
@@ -59,14 +61,13 @@ class Exchange:
         self._process_inputs = llm.input_processor.process_inputs
         self._tasks: tuple[SupportedTask, ...] | None = None
         self._numbers = itertools.count()
-        # By the id under which an output comes: its order, and its place there; None stands for all places.
-        self._waiting: dict[str, tuple[_Order, int | None]] = {}
+        self._waiting: dict[str, _Order] = {}
         self._listening: asyncio.Task[None] | None = None
 
     @property
     def num_waiting(self) -> int:
         """Prompts that were sent and not answered."""
-        return sum(place is not None for _, place in self._waiting.values())
+        return sum(order.num_missing for order in self._waiting.values())
 
     @property
     def is_broken(self) -> bool:
@@ -84,7 +85,7 @@ class Exchange:
         request = self._process_inputs(
             self._next_id(), rendered, params, supported_tasks=self._tasks
         )
-        (output,) = await self._answers(request, [request.request_id])
+        (output,) = await self._answers(request, 1, is_parcel=False)
         return output
 
     async def texts(self, texts: Sequence[Sequence[int]], params: "PoolingParams") -> list[Tensor]:
@@ -97,9 +98,8 @@ class Exchange:
         Raises:
             Exception: one of `serving.engine.foreign.foreign_errors`.
         """
-        parcel_id = self._next_id()
         request = self._request(
-            request_id=parcel_id,
+            request_id=self._next_id(),
             prompt_token_ids=list(itertools.chain.from_iterable(texts)),
             mm_features=None,
             sampling_params=None,
@@ -109,9 +109,7 @@ class Exchange:
             cache_salt=None,
             data_parallel_rank=None,
         )
-        return await self._answers(
-            request, [member(parcel_id, index) for index in range(len(texts))]
-        )
+        return await self._answers(request, len(texts), is_parcel=True)
 
     def close(self) -> None:
         """Receive no more; whoever waits is told."""
@@ -122,20 +120,21 @@ class Exchange:
     def _next_id(self) -> str:
         return f"polyvec-{next(self._numbers)}"
 
-    async def _answers(self, request: "EngineCoreRequest", ids: Sequence[str]) -> list[Tensor]:
-        order = _Order([None] * len(ids), len(ids), asyncio.get_running_loop().create_future())
-        # What goes wrong before vLLM has made prompts of a message comes under the message's own id.
-        self._waiting[request.request_id] = (order, None)
-        self._waiting.update((one, (order, place)) for place, one in enumerate(ids))
+    async def _answers(
+        self, request: "EngineCoreRequest", number: int, *, is_parcel: bool
+    ) -> list[Tensor]:
+        done = asyncio.get_running_loop().create_future()
+        order = _Order([None] * number, is_parcel, number, done)
+        message_id = request.request_id
+        self._waiting[message_id] = order
         try:
             await self._core.add_request_async(request)
             self._listen()
             await order.done
         finally:
-            unanswered = [one for one in ids if self._waiting.pop(one, None) is not None]
-            self._waiting.pop(request.request_id, None)
-            if unanswered:
-                await self._core.abort_requests_async(unanswered)
+            del self._waiting[message_id]
+            if order.num_missing:
+                await self._core.abort_requests_async(_unanswered(message_id, order))
         return [output for output in order.outputs if output is not None]
 
     def _listen(self) -> None:
@@ -154,20 +153,35 @@ class Exchange:
             self._fail_all(self._dead_error())
 
     def _take(self, output: "EngineCoreOutput") -> None:
-        order, place = self._waiting.pop(output.request_id, (None, None))
+        message_id, found = places(output.request_id)
+        order = self._waiting.get(message_id)
         if order is None or order.done.done():
             return  # its caller has left
-        if place is None or output.pooling_output is None:
+        if output.pooling_output is None:
+            # Also under a parcel's own id: what goes wrong before there are requests of its texts.
             order.done.set_exception(
                 self._failed_error(f"vLLM gave a prompt up: {output.finish_reason}.")
             )
             return
-        order.outputs[place] = output.pooling_output
-        order.num_missing -= 1
+        if found is None or len(found) == 1:
+            order.outputs[found.start if found else 0] = output.pooling_output
+            order.num_missing -= 1
+        else:
+            order.outputs[found.start : found.stop] = output.pooling_output.split(1)
+            order.num_missing -= len(found)
         if not order.num_missing:
             order.done.set_result(None)
 
     def _fail_all(self, error: Exception) -> None:
-        for order, _ in self._waiting.values():
+        for order in self._waiting.values():
             if not order.done.done():
                 order.done.set_exception(error)
+
+
+def _unanswered(message_id: str, order: _Order) -> list[str]:
+    """Ids of the prompts that the core still has."""
+    if not order.is_parcel:
+        return [message_id]
+    return [
+        member(message_id, place) for place, output in enumerate(order.outputs) if output is None
+    ]

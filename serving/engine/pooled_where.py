@@ -6,8 +6,10 @@ Both ask vLLM for a prompt's output, and make `Pooled` of it. Knows vLLM's param
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
+from pooling import NonFiniteError, require_finite
 from serving.engine.external import ExternalPooler
 from serving.engine.pool_batches import PoolBatches
 from serving.engine.projector import require_projector
@@ -60,6 +62,12 @@ class Pooling(Protocol):
         """
         ...
 
+    def pooled_rows(
+        self, texts: Sequence[Prompt], want: Want, outputs: Sequence[Tensor]
+    ) -> list[Pooled] | None:
+        """What came for a parcel, all at once; None where each output has to be looked at by itself."""
+        ...
+
 
 class PooledHere:
     """An unmodified vLLM sends every token's embedding, pooled in this process: the reference."""
@@ -86,6 +94,12 @@ class PooledHere:
 
     def parcel_params(self, lengths: Sequence[int], want: Want) -> "PoolingParams":
         """See `Pooling.parcel_params`."""
+        raise AssertionError("takes_parcels says no")
+
+    def pooled_rows(
+        self, texts: Sequence[Prompt], want: Want, outputs: Sequence[Tensor]
+    ) -> list[Pooled] | None:
+        """See `Pooling.pooled_rows`."""
         raise AssertionError("takes_parcels says no")
 
     async def pooled(
@@ -139,6 +153,21 @@ class PooledInWorker:
         recipe = self._recipe(prompt, token_ids, want)
         reduced = recipe.unpack(output, len(token_ids), self.manifest.multi_vector_dim)
         return reduced.of(prompt, token_ids)
+
+    def pooled_rows(
+        self, texts: Sequence[Prompt], want: Want, outputs: Sequence[Tensor]
+    ) -> list[Pooled] | None:
+        """See `Pooling.pooled_rows`."""
+        if want.multi or any(output.numel() == 0 for output in outputs):
+            return None
+        rows = torch.cat(list(outputs))
+        try:
+            require_finite(rows)
+        except NonFiniteError:
+            return None
+        return [
+            Pooled(text.token_ids, single, None) for text, single in zip(texts, rows, strict=True)
+        ]
 
     def _recipe(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> Recipe:
         return Recipe.of(prompt, token_ids, want, self.manifest, self._multi)

@@ -121,6 +121,8 @@ class Recipe:
         Raises:
             PoolingError: a span ends after the last token, or a shape does not fit.
         """
+        if len(self.spans) == 1:
+            return mean_vector(token_embeddings, self.spans[0]).unsqueeze(0)
         return torch.stack([mean_vector(token_embeddings, span) for span in self.spans])
 
     def singles(self, means: Tensor) -> Tensor:

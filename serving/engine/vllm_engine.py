@@ -162,12 +162,8 @@ class VllmEngine:
             params = self._pooling.parcel_params([len(ids) for ids in token_ids], want)
             async with self._text_slots.taken(len(good)):
                 outputs = await self._or_refusal(self._exchange.texts(token_ids, params))
-            for at, place in enumerate(good):
-                outcomes[place] = (
-                    outputs
-                    if isinstance(outputs, InputError)
-                    else await self._pooled(texts[place], token_ids[at], want, outputs[at])
-                )
+            pooled = await self._pooled([texts[place] for place in good], want, outputs)
+            outcomes.update(zip(good, pooled, strict=True))
         return [outcomes[place] for place in range(len(texts))]
 
     async def _alone(self, prompt: Prompt, want: Want) -> list[Outcome]:
@@ -190,9 +186,18 @@ class VllmEngine:
         return await self._pooling.pooled(prompt, token_ids, want, output)
 
     async def _pooled(
-        self, prompt: Prompt, token_ids: Sequence[int], want: Want, output: Tensor
-    ) -> Outcome:
-        return await self._or_refusal(self._pooling.pooled(prompt, token_ids, want, output))
+        self, texts: Sequence[Prompt], want: Want, outputs: Sequence[Tensor] | InputError
+    ) -> Sequence[Outcome]:
+        """What came for a parcel."""
+        if isinstance(outputs, InputError):
+            return [outputs] * len(texts)
+        pooled = self._pooling.pooled_rows(texts, want, outputs)
+        if pooled is not None:
+            return pooled
+        return [
+            await self._or_refusal(self._pooling.pooled(text, text.token_ids, want, output))
+            for text, output in zip(texts, outputs, strict=True)
+        ]
 
     async def _or_refusal(self, answer: Awaitable[T]) -> T | InputError:
         """What is awaited, or why an input has no such thing.

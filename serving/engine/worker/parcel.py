@@ -1,4 +1,4 @@
-"""Many texts in one message to the scheduler: what both ends know of it. Knows no vLLM."""
+"""Many texts in one message to the scheduler and back: what both ends know of it. Knows no vLLM."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from pooling import whole
 from serving.engine.recipe import MultiDtype, Recipe
 
 _LENGTHS = "lengths"
+_OF, _TO = "/", "-"
 
 
 def parcel_numbers(
@@ -36,4 +37,18 @@ def text_numbers(numbers: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 def member(parcel_id: str, index: int) -> str:
     """The id of a parcel's text, as a request of its own."""
-    return f"{parcel_id}/{index}"
+    return f"{parcel_id}{_OF}{index}"
+
+
+def members(parcel_id: str, first: int, last: int) -> str:
+    """The id of an output of several neighbours in a parcel, a row for each."""
+    return f"{parcel_id}{_OF}{first}{_TO}{last}"
+
+
+def places(output_id: str) -> tuple[str, range | None]:
+    """Which message an output belongs to, and which texts of its parcel; None where it was no parcel."""
+    message_id, _, numbers = output_id.partition(_OF)
+    if not numbers:
+        return message_id, None
+    first, _, last = numbers.partition(_TO)
+    return message_id, range(int(first), int(last or first) + 1)
