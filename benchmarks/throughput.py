@@ -41,6 +41,7 @@ class Row:
         items_per_s: items over the median of `seconds`.
         of_limit: arithmetic done per second over that of a bare matrix product; 0 to 1.
         cpu_ms_per_item: processor time of all processes, median.
+        feeding_ms_per_item: the part of it that is not vLLM's processes', median.
         bare_ms_per_item: processor time of bare preparation.
     """
 
@@ -52,6 +53,7 @@ class Row:
     items_per_s: float
     of_limit: float
     cpu_ms_per_item: float
+    feeding_ms_per_item: float
     bare_ms_per_item: float
 
 
@@ -152,6 +154,9 @@ def _rows(
                 items_per_s=rate,
                 of_limit=rate * per_item / limit,
                 cpu_ms_per_item=1e3 * statistics.median(t.cpu_seconds for t in turns) / num_items,
+                feeding_ms_per_item=1e3
+                * statistics.median(t.feeding_seconds for t in turns)
+                / num_items,
                 bare_ms_per_item=bare[name],
             )
         )
@@ -164,7 +169,8 @@ def _line(row: Row) -> str:
         f"{row.contender:<22} {row.workload:<14} {row.items_per_s:>10.1f} items/s"
         f" {row.items_per_s * row.tokens_per_item:>12.0f} tokens/s"
         f" {row.of_limit:>7.1%} of the limit {row.cpu_ms_per_item:>9.3f} ms of processor an item,"
-        f" {row.cpu_ms_per_item / row.bare_ms_per_item:.1f}x bare   ({row.num_items} items, {spread})"
+        f" {row.cpu_ms_per_item / row.bare_ms_per_item:.1f}x bare,"
+        f" {row.feeding_ms_per_item:.3f} of them outside vLLM's processes   ({row.num_items} items, {spread})"
     )
 
 

@@ -30,10 +30,13 @@ class Turn:
     Attributes:
         seconds: wall time.
         cpu_seconds: processor time of this process and all below it.
+        feeding_seconds: the part of it that is not vLLM's processes': tokenising, preparing, asking, and
+            pooling where that is done outside.
     """
 
     seconds: float
     cpu_seconds: float
+    feeding_seconds: float
 
 
 Turns = dict[str, list[Turn]]
@@ -57,11 +60,12 @@ def measure(
         encode(workload, items[: max(2, num_items // 8)])
         turns = []
         for _ in range(options.repeat):
-            spent = cpu_seconds(os.getpid()).total
+            before = cpu_seconds(os.getpid())
             started = time.perf_counter()
             made = encode(workload, items)
             seconds = time.perf_counter() - started
-            turns.append(Turn(seconds, cpu_seconds(os.getpid()).total - spent))
+            spent = cpu_seconds(os.getpid()) - before
+            turns.append(Turn(seconds, spent.total, spent.api))
             assert made == num_items
         measured[name] = turns
     return measured

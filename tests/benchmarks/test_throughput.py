@@ -93,7 +93,7 @@ def test_lora_on_a_cpu_needs_memory_for_each_token_of_a_step(tmp_path: Path) -> 
 
 
 def test_turns_are_read_as_they_were_written(tmp_path: Path) -> None:
-    turns: Turns = {"text-8": [Turn(1.5, 2.5), Turn(1.25, 2.0)], "page": []}
+    turns: Turns = {"text-8": [Turn(1.5, 2.5, 0.5), Turn(1.25, 2.0, 0.25)], "page": []}
     write_turns(tmp_path / "turns.json", lambda: turns)
     assert read_turns(tmp_path / "turns.json") == turns
 
