@@ -50,6 +50,7 @@ class Admission:
         self.free_tokens: int = free_tokens
         """As many as the engine takes at once; they do not wait."""
         self._held: Counter[str] = Counter()
+        self._expected: Counter[str] = Counter()
         self._usual_tokens = 0.0
         self.speed: Speed = Speed(clock)
         """How fast the engine is."""
@@ -78,13 +79,28 @@ class Admission:
             if not self._held[caller]:
                 del self._held[caller]
 
+    def expect(self, caller: str) -> "Expected":
+        """Count a call that has come, as one of the usual size, until its own is known or it fails.
+
+        Otherwise all that come while there is room for one would be read and tokenised, and all but one then
+        refused, late.
+        """
+        return Expected(self._expected, caller, self._usual())
+
     def refusal(self, caller: str, num_tokens: int) -> QueueFullError | None:
         """Why a call of `caller` would not be let in now, with the time in which it should be."""
-        if not self.num_tokens or not self._is_over(self.num_tokens + num_tokens):
+        return self._refusal(caller, num_tokens, Counter())
+
+    def _refusal(
+        self, caller: str, num_tokens: int, expected: Counter[str]
+    ) -> QueueFullError | None:
+        counted = self.num_tokens + expected.total()
+        if not counted or not self._is_over(counted + num_tokens):
             return None
         # What it would be if everybody who waits, waited for as much as this caller.
-        num_callers = len(self._held) + (caller not in self._held)
-        if not self._is_over((self._held[caller] + num_tokens) * num_callers):
+        num_callers = len({caller, *self._held, *expected})
+        own_tokens = self._held[caller] + expected[caller] + num_tokens
+        if not self._is_over(own_tokens * num_callers):
             return None
         wait_s = self.speed.seconds_for(self.num_tokens)
         room_s = _UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s / 2
@@ -99,14 +115,33 @@ class Admission:
         A full queue floats just below its bound. Were there room for the smallest call, nearly all
         would be read and tokenised before they are refused, which costs what answering them should.
         """
-        bound = self._max_tokens * _MAX_USUAL_SHARE
-        return self.refusal(caller, max(1, int(min(self._usual_tokens, bound))))
+        return self._refusal(caller, self._usual(), self._expected)
+
+    def _usual(self) -> int:
+        return max(1, int(min(self._usual_tokens, self._max_tokens * _MAX_USUAL_SHARE)))
 
     def _is_over(self, num_tokens: int) -> bool:
         if num_tokens > self._max_tokens:
             return True
         wait_s = self.speed.seconds_for(num_tokens)
         return num_tokens > self.free_tokens and wait_s is not None and wait_s > self._max_wait_s
+
+
+class Expected:
+    """A call whose size is not known yet; see `Admission.expect`."""
+
+    def __init__(self, counts: Counter[str], caller: str, num_tokens: int) -> None:
+        self._counts = counts
+        self._caller = caller
+        self._num_tokens = num_tokens
+        counts[caller] += num_tokens
+
+    def release(self) -> None:
+        """Count it no more; a second call does nothing."""
+        self._counts[self._caller] -= self._num_tokens
+        self._num_tokens = 0
+        if not self._counts[self._caller]:
+            del self._counts[self._caller]
 
 
 class Speed:

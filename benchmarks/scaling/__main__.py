@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling --checkpoint OUT/retrieval --out scaling.json
 
-Engines are without a model and take a GPU's time (25 ms a page, 2 ms a batch of texts); everything else is real: Ray,
-HAProxy, ingress, replicas, HTTP clients. Efficiency is throughput divided by what that many engines could do by
+Engines are without a model and take a GPU's time (25 ms a page, 2 ms a batch of texts; `--page-ms` for slower ones, where
+a machine has too few cores to feed many fast ones); everything else is real: Ray, HAProxy, ingress, replicas, HTTP clients. Efficiency is throughput divided by what that many engines could do by
 their own times. The overhead of a cluster is that of one request at a time, against the single process, with engines
 that take no time. It knows `serving.cluster` and `serving.http`: engines like these cannot be had otherwise.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -43,9 +44,9 @@ from serving.settings import ClusterSettings
 
 _KINDS = {
     "page": Kind(4, None, 3, "base64"),
+    "page-16": Kind(16, None, 3, "base64"),
     "text-64": dataclasses.replace(KINDS["text-64-base64"], num_workers=4),
 }
-_ITEM_S = {"page": PAGE_S, "text-64": TEXT_BATCH_S / 64}
 _WARM_S = 3.0
 
 
@@ -71,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--kind", nargs="+", choices=_KINDS, default=list(_KINDS))
+    parser.add_argument("--kind", nargs="+", choices=_KINDS, default=["page", "text-64"])
+    parser.add_argument("--page-ms", type=float, default=PAGE_S * 1000)
     parser.add_argument("--ingresses", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--out", type=Path)
@@ -87,16 +89,22 @@ def main() -> None:
         port = deploy(options.checkpoint, 1, options.ingresses, start_instant)
         overhead["cluster"] = _one_at_a_time(port, inputs, options.seconds)
         for count in options.replicas:
-            port = deploy(options.checkpoint, count, options.ingresses, start_timed)
+            start = partial(start_timed, page_s=options.page_ms / 1000)
+            port = deploy(options.checkpoint, count, options.ingresses, start)
             for name in options.kind:
-                rows.append(_measure(name, port, inputs, count, options.seconds))
+                item_s = (
+                    options.page_ms / 1000
+                    if _KINDS[name].num_tokens is None
+                    else TEXT_BATCH_S / _KINDS[name].num_items
+                )
+                rows.append(_measure(name, port, inputs, count, options.seconds, item_s))
                 print(_line(rows[-1]), flush=True)
     for name, load in overhead.items():
         print(f"one text at a time, {name}: median {load.p50_ms:.2f} ms, p99 {load.p99_ms:.2f} ms")
     report = {
         "card": dataclasses.asdict(card) | {"ray": ray.__version__},
         "ingresses": options.ingresses,
-        "page_s": PAGE_S,
+        "page_s": options.page_ms / 1000,
         "text_batch_s": TEXT_BATCH_S,
         "rows": [dataclasses.asdict(row) for row in rows],
         "one_text_at_a_time": {name: dataclasses.asdict(load) for name, load in overhead.items()},
@@ -107,14 +115,16 @@ def main() -> None:
     print(line)
 
 
-def _measure(name: str, port: int, inputs: Inputs, count: int, seconds: float) -> Row:
+def _measure(
+    name: str, port: int, inputs: Inputs, count: int, seconds: float, item_s: float
+) -> Row:
     kind = _KINDS[name]
     bodies = _bodies(kind, inputs)
     before, started = _cluster_cpu_s(), time.monotonic()
     load = run_load(port, bodies, kind.num_workers * count, seconds, _WARM_S)
     cpu_s = (_cluster_cpu_s() - before) / (time.monotonic() - started)
     items_per_s = load.requests_per_s * kind.num_items
-    return Row(name, count, items_per_s, items_per_s * _ITEM_S[name] / count, cpu_s, load)
+    return Row(name, count, items_per_s, items_per_s * item_s / count, cpu_s, load)
 
 
 def _one_at_a_time(port: int, inputs: Inputs, seconds: float) -> Load:

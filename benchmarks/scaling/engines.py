@@ -46,10 +46,12 @@ class TimedEngine:
         """Nothing to stop."""
 
 
-async def start_timed(directory: Path, settings: EngineSettings, shares: int) -> Engine:
+async def start_timed(
+    directory: Path, settings: EngineSettings, shares: int, *, page_s: float = PAGE_S
+) -> Engine:
     """For replicas."""
     del settings, shares
-    return TimedEngine(directory, page_s=PAGE_S, text_batch_s=TEXT_BATCH_S)
+    return TimedEngine(directory, page_s=page_s, text_batch_s=TEXT_BATCH_S)
 
 
 async def start_instant(directory: Path, settings: EngineSettings, shares: int) -> Engine:

@@ -65,6 +65,26 @@ def test_while_usual_calls_find_no_room_they_are_refused_unread() -> None:
     assert admission.usual_refusal("a") is None
 
 
+def test_calls_that_have_come_count_before_their_size_is_known() -> None:
+    admission = Admission(max_tokens=1000)
+    for _ in range(100):
+        with admission.place("a", 40):
+            pass
+    come = []
+    while admission.usual_refusal("a") is None:
+        come.append(admission.expect("a"))
+    assert 20 <= len(come) <= 30  # 1000 tokens are room for 25 calls of 40
+    assert admission.num_tokens == 0
+    assert admission.usual_refusal("b") is None  # has its share
+    # Who has come is not refused for the others who have.
+    come[0].release()
+    with admission.place("a", 600):
+        for one in come:
+            one.release()
+        assert admission.usual_refusal("a") is None
+    assert admission.num_tokens == 0
+
+
 def test_a_large_call_does_not_make_large_calls_usual() -> None:
     admission = Admission(max_tokens=1000)
     for _ in range(100):
