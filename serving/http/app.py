@@ -20,6 +20,7 @@ from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue, public_tasks
 from serving.http.concurrency import Concurrency
 from serving.http.desk import Desk
+from serving.http.direct_route import DirectRoute
 from serving.http.edge import Draining, Edge, Reports
 from serving.http.embeddings import EmbeddingsRoute
 from serving.http.errors import HttpError
@@ -258,10 +259,11 @@ def _routes(
         (RERANK_PATH, ranking.rerank, RERANK_SPEC),
         (SCORE_PATH, ranking.score, SCORE_SPEC),
     ):
-        app.add_api_route(
+        app.router.add_api_route(
             path,
             endpoint,
             methods=["POST"],
+            route_class_override=DirectRoute,
             summary=spec.summary,
             description=spec.description,
             operation_id=spec.operation_id,
@@ -271,10 +273,11 @@ def _routes(
             tags=["compute"],
         )
     # Cohere's clients append this path themselves; the answer has its shape already.
-    app.add_api_route(
+    app.router.add_api_route(
         COHERE_RERANK_PATH,
         ranking.rerank,
         methods=["POST"],
+        route_class_override=DirectRoute,
         response_model=None,
         include_in_schema=False,
     )
