@@ -79,13 +79,26 @@ class Admission:
             if not self._held[caller]:
                 del self._held[caller]
 
-    def expect(self, caller: str) -> "Expected":
-        """Count a call that has come, as one of the usual size, until its own is known or it fails.
+    @contextmanager
+    def expected(self, caller: str) -> Iterator[None]:
+        """Room for a call while its tokens are being counted, as for one of the usual size.
 
-        Otherwise all that come while there is room for one would be read and tokenised, and all but one then
-        refused, late.
+        Otherwise all that come while there is room for one would be tokenised, and all but one then refused,
+        late.
+
+        Raises:
+            QueueFullError: such a call finds no room; nothing was taken.
         """
-        return Expected(self._expected, caller, self._usual())
+        if (full := self.usual_refusal(caller)) is not None:
+            raise full
+        num_tokens = self._usual()
+        self._expected[caller] += num_tokens
+        try:
+            yield
+        finally:
+            self._expected[caller] -= num_tokens
+            if not self._expected[caller]:
+                del self._expected[caller]
 
     def refusal(self, caller: str, num_tokens: int) -> QueueFullError | None:
         """Why a call of `caller` would not be let in now, with the time in which it should be."""
@@ -102,10 +115,10 @@ class Admission:
         own_tokens = self._held[caller] + expected[caller] + num_tokens
         if not self._is_over(own_tokens * num_callers):
             return None
-        wait_s = self.speed.seconds_for(self.num_tokens)
+        wait_s = self.speed.seconds_for(counted)
         room_s = _UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s / 2
         return QueueFullError(
-            f"The queue is full: {self.num_tokens} tokens wait already. Try again later.",
+            f"The queue is full: {counted} tokens wait already. Try again later.",
             retry_after_s=min(max(room_s, _MIN_RETRY_S), _MAX_RETRY_S),
         )
 
@@ -125,23 +138,6 @@ class Admission:
             return True
         wait_s = self.speed.seconds_for(num_tokens)
         return num_tokens > self.free_tokens and wait_s is not None and wait_s > self._max_wait_s
-
-
-class Expected:
-    """A call whose size is not known yet; see `Admission.expect`."""
-
-    def __init__(self, counts: Counter[str], caller: str, num_tokens: int) -> None:
-        self._counts = counts
-        self._caller = caller
-        self._num_tokens = num_tokens
-        counts[caller] += num_tokens
-
-    def release(self) -> None:
-        """Count it no more; a second call does nothing."""
-        self._counts[self._caller] -= self._num_tokens
-        self._num_tokens = 0
-        if not self._counts[self._caller]:
-            del self._counts[self._caller]
 
 
 class Speed:

@@ -8,6 +8,7 @@ client that `AsyncLLM` itself talks to the core with; starting, stopping and ren
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from serving.errors import EngineStoppedError
 if TYPE_CHECKING:
     from vllm import PoolingParams
     from vllm.inputs import EngineInput
-    from vllm.tasks import SupportedTask
     from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -59,7 +59,7 @@ class Exchange:
         self._failed_error = EngineGenerateError
         self._core = llm.engine_core
         self._process_inputs = llm.input_processor.process_inputs
-        self._tasks: tuple[SupportedTask, ...] | None = None
+        self._ended: Exception | None = None
         self._numbers = itertools.count()
         self._waiting: dict[str, _Order] = {}
         self._listening: asyncio.Task[None] | None = None
@@ -72,18 +72,18 @@ class Exchange:
     @property
     def is_broken(self) -> bool:
         """Whether nothing will be received any more."""
-        return self._listening is not None and self._listening.done()
+        return self._ended is not None
 
     async def one(self, rendered: "EngineInput", params: "PoolingParams") -> Tensor:
         """Have any prompt embedded.
 
         Raises:
+            EngineStoppedError: closed meanwhile.
             Exception: one of `serving.engine.foreign.foreign_errors`.
         """
-        if self._tasks is None:
-            self._tasks = await self._core.get_supported_tasks_async()
+        # What the model gives was checked before (`Pooling.check`).
         request = self._process_inputs(
-            self._next_id(), rendered, params, supported_tasks=self._tasks
+            self._next_id(), rendered, params, supported_tasks=(params.task,)
         )
         (output,) = await self._answers(request, 1, is_parcel=False)
         return output
@@ -96,6 +96,7 @@ class Exchange:
             params: a parcel's.
 
         Raises:
+            EngineStoppedError: closed meanwhile.
             Exception: one of `serving.engine.foreign.foreign_errors`.
         """
         request = self._request(
@@ -112,10 +113,10 @@ class Exchange:
         return await self._answers(request, len(texts), is_parcel=True)
 
     def close(self) -> None:
-        """Receive no more; whoever waits is told."""
+        """Receive no more; whoever waits, or comes later, is told."""
+        self._end(EngineStoppedError("The engine is closed. Load the checkpoint again."))
         if self._listening is not None:
             self._listening.cancel()
-        self._fail_all(EngineStoppedError("The engine is closed. Load the checkpoint again."))
 
     def _next_id(self) -> str:
         return f"polyvec-{next(self._numbers)}"
@@ -123,6 +124,8 @@ class Exchange:
     async def _answers(
         self, request: "EngineCoreRequest", number: int, *, is_parcel: bool
     ) -> list[Tensor]:
+        if self._ended is not None:
+            raise self._ended
         done = asyncio.get_running_loop().create_future()
         order = _Order([None] * number, is_parcel, number, done)
         message_id = request.request_id
@@ -133,7 +136,7 @@ class Exchange:
             await order.done
         finally:
             del self._waiting[message_id]
-            if order.num_missing:
+            if order.num_missing and self._ended is None:
                 await self._core.abort_requests_async(_unanswered(message_id, order))
         return [output for output in order.outputs if output is not None]
 
@@ -147,10 +150,12 @@ class Exchange:
                 for output in (await self._core.get_output_async()).outputs:
                     self._take(output)
         except self._dead_error:
-            pass  # said below
+            self._end(self._dead_error())
         finally:
-            # Whatever ended this, nothing else will answer those who wait.
-            self._fail_all(self._dead_error())
+            # Whatever else ended this, nothing will answer those who wait.
+            error = self._dead_error()
+            error.__cause__ = sys.exception()
+            self._end(error)
 
     def _take(self, output: "EngineCoreOutput") -> None:
         message_id, found = places(output.request_id)
@@ -172,7 +177,11 @@ class Exchange:
         if not order.num_missing:
             order.done.set_result(None)
 
-    def _fail_all(self, error: Exception) -> None:
+    def _end(self, error: Exception) -> None:
+        """Answer nothing any more; the first reason counts."""
+        if self._ended is not None:
+            return
+        self._ended = error
         for order in self._waiting.values():
             if not order.done.done():
                 order.done.set_exception(error)

@@ -16,7 +16,8 @@ from serving.engine.projector import require_projector
 from serving.engine.protocol import Pooled, Prompt, Want
 from serving.engine.recipe import MultiDtype, Recipe, multi_type
 from serving.engine.worker import EXTRA
-from serving.engine.worker.parcel import parcel_numbers
+from serving.engine.worker.parcel import ParcelRecipe
+from serving.errors import TaskError
 from serving.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Pooling(Protocol):
         """Refuse what this checkpoint cannot give, before anything is computed.
 
         Raises:
-            TaskError: multi-vectors of a checkpoint without projector.
+            TaskError: multi-vectors of a checkpoint without projector, dimensions that it does not have, or
+                no vectors at all.
         """
         ...
 
@@ -126,6 +128,13 @@ class PooledInWorker:
         """See `Pooling.check`."""
         if want.multi:
             require_projector(self.manifest)
+        hidden_size = self.manifest.hidden_size
+        if want.dim is not None and not 1 <= want.dim <= hidden_size:
+            raise TaskError(f"Vectors have 1 to {hidden_size} dimensions, not {want.dim}.")
+        if not (want.single or want.multi):
+            raise TaskError(
+                "Neither single vectors nor multi-vectors are wanted. Ask for one of them."
+            )
 
     def params(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> "PoolingParams":
         """The prompt's recipe."""
@@ -133,8 +142,8 @@ class PooledInWorker:
 
     def parcel_params(self, lengths: Sequence[int], want: Want) -> "PoolingParams":
         """The recipe that the texts share; their spans follow from `lengths`."""
-        multi = multi_type(want, self._multi)
-        return self._asking(want, parcel_numbers(lengths, single=want.single, multi=multi))
+        recipe = ParcelRecipe(tuple(lengths), want.single, multi_type(want, self._multi))
+        return self._asking(want, recipe.to_numbers())
 
     def _asking(self, want: Want, numbers: dict[str, Any]) -> "PoolingParams":
         return self._params(

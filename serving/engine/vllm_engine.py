@@ -41,6 +41,8 @@ T = TypeVar("T")
 _PARCEL_TEXTS = 64
 """Enough that a message's cost is spread thin, few enough that the scheduler soon has the first of many."""
 
+_PARCELS_AT_ONCE = 4
+
 
 class VllmEngine:
     """One merged checkpoint in one vLLM engine; made by `serving.engine.start.start_engine`."""
@@ -88,7 +90,8 @@ class VllmEngine:
         """Embed `prompts`; see `Engine.embed`."""
         self._pooling.check(want)
         texts, alone = self._sorted(prompts)
-        size = min(_PARCEL_TEXTS, self._text_slots.total)
+        # Several in the slots at once, or the engine would wait for each next one.
+        size = max(1, min(_PARCEL_TEXTS, self._text_slots.total // _PARCELS_AT_ONCE))
         parcels = [texts[start : start + size] for start in range(0, len(texts), size)]
         calls: list[Coroutine[Any, Any, list[Outcome]]] = [
             self._texts([prompts[index] for index in parcel], want) for parcel in parcels

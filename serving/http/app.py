@@ -4,8 +4,8 @@ Knows how the parts fit; not how they work, nor what runs the application.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -189,7 +189,6 @@ def _guard(
         # A place is held while a body arrives and its answer is computed.
         Concurrency(storage, lease_s=settings.upload_timeout_s + 2 * settings.request_timeout_s),
         refusal=partial(_refusal, list(service.lanes.values())),
-        expected=partial(_expected, list(service.lanes.values())),
         timeout_s=settings.request_timeout_s,
     )
 
@@ -198,21 +197,6 @@ def _refusal(lanes: Sequence[Lane], caller: str) -> QueueFullError | None:
     """Why a usual call of `caller` finds no room at any engine; None when it does at one."""
     refusals = [lane.turns.admission.usual_refusal(caller) for lane in lanes]
     return None if None in refusals else refusals[0]
-
-
-@contextmanager
-def _expected(lanes: Sequence[Lane], caller: str) -> Iterator[Callable[[], None]]:
-    """Count a call of `caller` at every engine, as it has not been read for which it is.
-
-    Raises:
-        QueueFullError: it finds no room at any.
-    """
-    if (full := _refusal(lanes, caller)) is not None:
-        raise full
-    with ExitStack() as counted:
-        for lane in lanes:
-            counted.callback(lane.turns.admission.expect(caller).release)
-        yield counted.close
 
 
 def _metrics(service: Service, bodies: Bodies, routes: Collection[str]) -> Metrics:

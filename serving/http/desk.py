@@ -110,7 +110,6 @@ class Desk:
             waiting=visit.stages.measure(Stage.QUEUE),
             running=visit.stages.measure(Stage.ENGINE),
         )
-        admitted.sized()
         return await lane.pipeline.run(prepared, flow)
 
     def reply(self, admitted: Admitted, body: bytes, media_type: str) -> Answer:

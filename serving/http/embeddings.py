@@ -55,7 +55,8 @@ class EmbeddingsRoute:
                 _check_dimensions(call, choice)
             sources = await self._desk.open(admitted, choice.lane, call.items)
             admitted.visit.inputs = counts_of(call.items, sources)
-            with stages.measure(Stage.PREPARE):
+            room = choice.lane.turns.admission.expected(admitted.visit.flow_name)
+            with stages.measure(Stage.PREPARE), room:
                 prepared = await self._prepared(call, choice, sources)
             pooled = pooled_or_raise(
                 await self._desk.run(admitted, choice.lane, prepared), name_index=True

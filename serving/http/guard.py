@@ -6,7 +6,7 @@ what the body says.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -30,14 +30,12 @@ class Admitted:
         body: all of its bytes.
         share: counts what it brings into memory beside them.
         charge: what its caller pays, and gets back when it fails.
-        sized: called when it is known how much of an engine's work it is; until then it counts as usual.
     """
 
     visit: Visit
     body: bytes
     share: Share
     charge: Charge
-    sized: Callable[[], None]
 
 
 class Guard:
@@ -49,8 +47,6 @@ class Guard:
         concurrency: of requests at once.
         refusal: why a usual call of a caller finds no room, so that a body need not be read to be
             refused.
-        expected: counts a caller's call as one of the usual size, until the block is left or what it gives is
-            called; refuses it where such a call finds no room.
         timeout_s: deadline of a request, from its last byte.
     """
 
@@ -61,14 +57,12 @@ class Guard:
         concurrency: Concurrency,
         *,
         refusal: Callable[[str], QueueFullError | None],
-        expected: Callable[[str], AbstractContextManager[Callable[[], None]]],
         timeout_s: float,
     ) -> None:
         self._bodies = bodies
         self._limits = limits
         self._concurrency = concurrency
         self._refusal = refusal
-        self._expected = expected
         self._timeout_s = timeout_s
 
     @asynccontextmanager
@@ -85,9 +79,7 @@ class Guard:
             raise full
         with self._bodies.share() as share:
             async with self._inside(request, visit) as (body, charge):
-                # Once more: while bodies come, there is room for all of them.
-                with self._expected(visit.flow_name) as sized:
-                    yield Admitted(visit, body, share, charge, sized)
+                yield Admitted(visit, body, share, charge)
 
     @asynccontextmanager
     async def _inside(self, request: Request, visit: Visit) -> AsyncIterator[tuple[bytes, Charge]]:

@@ -149,7 +149,8 @@ class RankingRoutes:
         )
         try:
             sources = await self._desk.open(admitted, lane, field.items)
-            with admitted.visit.stages.measure(Stage.PREPARE):
+            room = lane.turns.admission.expected(admitted.visit.flow_name)
+            with admitted.visit.stages.measure(Stage.PREPARE), room:
                 pipeline: Pipeline = lane.pipeline
                 prepared = await pipeline.prepare([source.input for source in sources], request)
             prepared.raise_first()

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -70,19 +71,20 @@ def test_calls_that_have_come_count_before_their_size_is_known() -> None:
     for _ in range(100):
         with admission.place("a", 40):
             pass
-    come = []
-    while admission.usual_refusal("a") is None:
-        come.append(admission.expect("a"))
-    assert 20 <= len(come) <= 30  # 1000 tokens are room for 25 calls of 40
-    assert admission.num_tokens == 0
-    assert admission.usual_refusal("b") is None  # has its share
-    # Who has come is not refused for the others who have.
-    come[0].release()
-    with admission.place("a", 600):
-        for one in come:
-            one.release()
-        assert admission.usual_refusal("a") is None
-    assert admission.num_tokens == 0
+    with ExitStack() as come:
+        num_come = 0
+        while admission.usual_refusal("a") is None:
+            come.enter_context(admission.expected("a"))
+            num_come += 1
+        assert 20 <= num_come <= 30  # 1000 tokens are room for 25 calls of 40
+        assert admission.num_tokens == 0
+        with pytest.raises(QueueFullError, match=r"The queue is full: [0-9]{3,} tokens wait"):
+            come.enter_context(admission.expected("a"))
+        with admission.expected("b"):  # has its share
+            pass
+        with admission.place("a", 600):  # who has come is not refused for the others who have
+            pass
+    assert admission.usual_refusal("a") is None
 
 
 def test_a_large_call_does_not_make_large_calls_usual() -> None:

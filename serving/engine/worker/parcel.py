@@ -1,7 +1,8 @@
 """Many texts in one message to the scheduler and back: what both ends know of it. Knows no vLLM."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pooling import whole
 from serving.engine.recipe import MultiDtype, Recipe
@@ -10,29 +11,34 @@ _LENGTHS = "lengths"
 _OF, _TO = "/", "-"
 
 
-def parcel_numbers(
-    lengths: Sequence[int], *, single: bool, multi: MultiDtype | None
-) -> dict[str, Any]:
-    """What travels in place of a recipe.
+@dataclass(frozen=True, slots=True)
+class ParcelRecipe:
+    """What to do with each text of a parcel.
 
-    Args:
+    Attributes:
         lengths: tokens of each text; the parcel's token ids are theirs, one after the other.
         single: one vector for the whole of each text.
         multi: see `Recipe`.
     """
-    return {_LENGTHS: tuple(lengths), "single": single, "multi": multi}
 
+    lengths: tuple[int, ...]
+    single: bool
+    multi: MultiDtype | None
 
-def lengths_of(numbers: Mapping[str, Any]) -> Sequence[int] | None:
-    """Tokens of each text; None for what is a recipe and no parcel."""
-    lengths: Sequence[int] | None = numbers.get(_LENGTHS)
-    return lengths
+    def to_numbers(self) -> dict[str, Any]:
+        """As it travels in vLLM's parameters, in place of a `Recipe`."""
+        return {_LENGTHS: self.lengths, "single": self.single, "multi": self.multi}
 
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> Self | None:
+        """Undo `to_numbers`; None for the numbers of a `Recipe`."""
+        if _LENGTHS not in numbers:
+            return None
+        return cls(tuple(numbers[_LENGTHS]), numbers["single"], numbers["multi"])
 
-def text_numbers(numbers: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """The recipe of a parcel's text of `length` tokens, as it travels for a text alone."""
-    spans = (whole(length),) if numbers["single"] else ()
-    return Recipe(spans=spans, multi=numbers["multi"]).to_numbers()
+    def of_text(self, length: int) -> Recipe:
+        """The recipe of a text of `length` tokens, but for what vLLM's own parameters say."""
+        return Recipe(spans=(whole(length),) if self.single else (), multi=self.multi)
 
 
 def member(parcel_id: str, index: int) -> str:

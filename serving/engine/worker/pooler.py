@@ -5,7 +5,7 @@ pooling does. Nothing here waits for the device, and nothing raises for one prom
 end the engine for all. A prompt that cannot be pooled gets NaN or nothing, which is refused outside.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -89,13 +89,7 @@ class RecipePooler(Pooler):  # type: ignore[misc]
             else:
                 outputs[index] = made
         for finish, group in means.items():
-            # What is left of a single vector is cheap, its calls are not: once for all prompts of a step.
-            vectors = finish.singles(torch.cat([one.values for one in group]))
-            start = 0
-            for one in group:
-                of_prompt = vectors[start : start + len(one.values)]
-                outputs[one.index] = of_prompt[0] if one.is_plain else of_prompt
-                start += len(of_prompt)
+            _finish(finish, group, outputs)
         return outputs
 
     def _pooled(
@@ -138,3 +132,19 @@ class RecipePooler(Pooler):  # type: ignore[misc]
             vision_end_id=ids.vision_end,
         )
         return Recipe((span or whole(num_tokens),), normalized=normalized, dim=dim)
+
+
+def _finish(finish: Recipe, group: Sequence[_Means], outputs: list[Tensor | None]) -> None:
+    """What is left of single vectors is cheap, its calls are not: once for all prompts of a step."""
+    means = torch.cat([one.values for one in group])
+    try:
+        vectors = finish.singles(means)
+    except PoolingError:
+        for one in group:
+            outputs[one.index] = torch.full_like(one.values, torch.nan)
+        return
+    start = 0
+    for one in group:
+        of_prompt = vectors[start : start + len(one.values)]
+        outputs[one.index] = of_prompt[0] if one.is_plain else of_prompt
+        start += len(of_prompt)

@@ -17,7 +17,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from serving.engine.worker import EXTRA
-from serving.engine.worker.parcel import lengths_of, member, members, places, text_numbers
+from serving.engine.worker.parcel import ParcelRecipe, member, members, places
 
 
 class ParcelScheduler(Scheduler):  # type: ignore[misc]
@@ -38,18 +38,18 @@ class ParcelScheduler(Scheduler):  # type: ignore[misc]
         """Queue a request, or those that a parcel holds."""
         params = request.pooling_params
         numbers = {} if params is None else (params.extra_kwargs or {}).get(EXTRA, {})
-        lengths = lengths_of(numbers)
-        if lengths is None:
+        parcel = ParcelRecipe.from_numbers(numbers)
+        if parcel is None:
             super().add_request(request)
             return
         assert request.prompt_token_ids is not None
-        # Nobody changes what a request's parameters say, so texts of one length share theirs.
+        # What is set of a request's parameters later is the same for all, so texts of one length share theirs.
         shared: dict[int, PoolingParams] = {}
         start = 0
-        for index, length in enumerate(lengths):
+        for index, length in enumerate(parcel.lengths):
             if length not in shared:
                 shared[length] = copy(params)
-                shared[length].extra_kwargs = {EXTRA: text_numbers(numbers, length)}
+                shared[length].extra_kwargs = {EXTRA: parcel.of_text(length).to_numbers()}
             super().add_request(
                 Request(
                     request_id=member(request.request_id, index),
