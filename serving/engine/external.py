@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pooling import Projector
-from serving.engine.projector import require_projector
 from serving.engine.protocol import Pooled, Prompt, Want
-from serving.engine.recipe import Recipe
+from serving.engine.recipe import Recipe, check_want
 from serving.manifest import Manifest
 
 
@@ -26,10 +25,9 @@ class ExternalPooler:
         """Refuse what this checkpoint cannot give, before anything is computed.
 
         Raises:
-            TaskError: multi-vectors of a checkpoint without projector.
+            TaskError: see `check_want`.
         """
-        if want.multi:
-            require_projector(self.manifest)
+        check_want(want, self.manifest)
 
     def pool(
         self, prompt: Prompt, token_ids: Sequence[int], token_embeddings: Tensor, want: Want

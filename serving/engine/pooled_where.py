@@ -12,12 +12,10 @@ from torch import Tensor
 from pooling import NonFiniteError, require_finite
 from serving.engine.external import ExternalPooler
 from serving.engine.pool_batches import PoolBatches
-from serving.engine.projector import require_projector
 from serving.engine.protocol import Pooled, Prompt, Want
-from serving.engine.recipe import MultiDtype, Recipe, multi_type
+from serving.engine.recipe import MultiDtype, Recipe, check_want, multi_type
 from serving.engine.worker import EXTRA
 from serving.engine.worker.parcel import ParcelRecipe
-from serving.errors import TaskError
 from serving.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -126,15 +124,7 @@ class PooledInWorker:
 
     def check(self, want: Want) -> None:
         """See `Pooling.check`."""
-        if want.multi:
-            require_projector(self.manifest)
-        hidden_size = self.manifest.hidden_size
-        if want.dim is not None and not 1 <= want.dim <= hidden_size:
-            raise TaskError(f"Vectors have 1 to {hidden_size} dimensions, not {want.dim}.")
-        if not (want.single or want.multi):
-            raise TaskError(
-                "Neither single vectors nor multi-vectors are wanted. Ask for one of them."
-            )
+        check_want(want, self.manifest)
 
     def params(self, prompt: Prompt, token_ids: Sequence[int], want: Want) -> "PoolingParams":
         """The prompt's recipe."""

@@ -25,12 +25,31 @@ from pooling import (
     vision_span,
     whole,
 )
+from serving.engine.projector import require_projector
 from serving.engine.protocol import ImagePrompt, Pooled, Prompt, TextPrompt, Want
+from serving.errors import TaskError
 from serving.manifest import Manifest, SpecialTokenIds
 
 MultiDtype = Literal["float16", "float32"]
 
 _DTYPES: Mapping[MultiDtype, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+
+
+def check_want(want: Want, manifest: Manifest) -> None:
+    """Refuse what a checkpoint cannot give, before anything is computed.
+
+    Raises:
+        TaskError: no vectors at all, multi-vectors of a checkpoint without projector, or dimensions that it does
+            not have.
+    """
+    if not (want.single or want.multi):
+        raise TaskError("Neither single vectors nor multi-vectors are wanted. Ask for one of them.")
+    if want.multi:
+        require_projector(manifest)
+    if want.dim is not None and not 1 <= want.dim <= manifest.hidden_size:
+        raise TaskError(
+            f"Vectors have 1 to {manifest.hidden_size} dimensions, not {want.dim}. Ask for one of those."
+        )
 
 
 def multi_type(want: Want, multi: MultiDtype) -> MultiDtype | None:
