@@ -119,7 +119,7 @@ def test_a_config_that_asks_for_other_pixels_is_left_to_vllm(
 def test_an_image_of_too_many_tokens_is_refused_before_it_is_resized(spec: ImageSpec) -> None:
     limits = ImageLimits(max_bytes=10**6, max_decoded_pixels=10**7, max_aspect_ratio=200)
     job = Job(noise(280, 280), spec.min_pixels, spec.max_pixels, template_tokens=8)
-    assert len(prepare(job, Rules(spec, limits, PromptBounds(107, 100))).values) == 400
+    assert len(prepare(job, Rules(spec, limits, PromptBounds(107, 100, 1000))).values) == 400
     with pytest.raises(InputError, match="becomes 100 tokens"):
         prepare(job, Rules(spec, limits, PromptBounds(107, 99)))
     with pytest.raises(InputError, match="has 107 tokens"):
