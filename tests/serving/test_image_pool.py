@@ -30,7 +30,7 @@ SPEC = ImageSpec(
 RULES = Rules(
     SPEC,
     ImageLimits(max_bytes=10**7, max_decoded_pixels=10**8, max_aspect_ratio=200),
-    PromptBounds(max_tokens=1000, max_image_tokens=768),
+    PromptBounds(max_tokens=1000, max_image_tokens=768, vocabulary=1000),
 )
 
 

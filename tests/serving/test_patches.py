@@ -121,6 +121,6 @@ def test_an_image_of_too_many_tokens_is_refused_before_it_is_resized(spec: Image
     job = Job(noise(280, 280), spec.min_pixels, spec.max_pixels, template_tokens=8)
     assert len(prepare(job, Rules(spec, limits, PromptBounds(107, 100, 1000))).values) == 400
     with pytest.raises(InputError, match="becomes 100 tokens"):
-        prepare(job, Rules(spec, limits, PromptBounds(107, 99)))
+        prepare(job, Rules(spec, limits, PromptBounds(107, 99, 1000)))
     with pytest.raises(InputError, match="has 107 tokens"):
-        prepare(job, Rules(spec, limits, PromptBounds(106, 100)))
+        prepare(job, Rules(spec, limits, PromptBounds(106, 100, 1000)))
