@@ -22,7 +22,8 @@ help:
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
+	# Compiled once, here: vLLM is thousands of modules, which every engine would compile again where Python writes no bytecode.
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(READY)
