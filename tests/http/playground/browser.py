@@ -56,6 +56,8 @@ class Visits:
         page.on("pageerror", lambda error: self.complaints.append(f"{error}"))
         visit = Visit(page)
         page.goto(f"{self._url}/playground")
+        # What the page cannot take yet is inert, but a browser that is steered would not mind.
+        page.locator("section[inert]").first.wait_for(state="detached")
         return visit
 
     def _heard(self, message: Any) -> None:

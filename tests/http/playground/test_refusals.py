@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from serving import ServerSettings
 from serving.http.caller import UNLIMITED
@@ -229,3 +230,24 @@ def _without_multi(config: Any) -> Any:
     for task in config["tasks"]:
         task["multivector_dimensions"] = None
     return config
+
+
+def test_what_the_page_cannot_take_yet_cannot_be_clicked(visits: Visits) -> None:
+    visit = visits.open()
+    held: list[Any] = []
+    visit.page.route("**/playground/config", lambda route: held.append(route))
+    visit.page.reload()
+    button = visit.page.get_by_role("button", name="Embed the built-in pages", include_hidden=True)
+    button.wait_for()
+    inert = visit.page.locator("section[inert]")
+    assert {section.get_attribute("id") for section in inert.all()} == {
+        "ask",
+        "library",
+        "settings",
+    }
+    with pytest.raises(PlaywrightTimeoutError):
+        button.click(timeout=500)
+    (route,) = held
+    route.continue_()
+    inert.first.wait_for(state="detached")
+    visit.use_corpus()

@@ -63,6 +63,8 @@ class App {
     this.comparison.show();
     this.#listen();
     this.#libraryChanged();
+    // What was clicked before would have gone nowhere.
+    for (const section of document.querySelectorAll("section[inert]")) section.inert = false;
   }
 
   #listen() {
