@@ -3,7 +3,7 @@
     python -m benchmarks.load.overhead --checkpoint OUT/retrieval --out overhead.json
 
 The engine is the computable one, without a model, so what is compared is everything around it. The server runs in
-this process, on its own event loop in a thread of its own, and the client in another process. Rounds alternate;
+this process and keeps its memory as `polyvec serve` does, and the client in another process. Rounds alternate;
 texts per second of processor time of this process, so that the client does not count. It knows
 `serving.http` and the Pipeline, which no other benchmark does: there is no other way to leave HTTP out.
 """
@@ -25,7 +25,9 @@ from benchmarks.card import format_card, make_card
 from benchmarks.load.client import Client, saturate
 from benchmarks.load.requests import KINDS, Dialect, Inputs, body
 from serving import ServerSettings, Text
+from serving.allocator import keep_memory
 from serving.engine.fake import FakeEngine
+from serving.engine.garbage import settle
 from serving.engine.protocol import Want
 from serving.http.app import application
 from serving.http.logs import configure_logs
@@ -50,6 +52,7 @@ def main() -> None:
     configure_logs("WARNING", "json")
     # Threads that wait for each other would be counted as work.
     torch.set_num_threads(1)
+    keep_memory()
     rates = uvloop.run(_measure(options.checkpoint, options.rounds, options.seconds))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = medians["http"] / medians["direct"]
@@ -82,6 +85,7 @@ async def _measure(checkpoint: Path, rounds: int, seconds: float) -> dict[str, l
     async with application(service, settings) as app:
         server = quiet_server(uvicorn_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        settle()
         for number in range(rounds + 1):
             direct = await _direct(pipeline, texts, seconds)
             http = await _http(port, texts, seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from serving.allocator import keep_memory
 from serving.engine.bounds import PromptBounds
 from serving.engine.imaging.memory import SharedSlots
 from serving.engine.imaging.patches import Grid, Patches, cut, grid_of, patches_of, values_of_patch
@@ -84,6 +85,7 @@ def in_slot(
 def set_up(rules: Rules, memory_path: str, slot_bytes: int) -> None:
     """Make this process ready for images."""
     torch.set_num_threads(1)
+    keep_memory()
     _here.append((rules, SharedSlots.open(memory_path, slot_bytes)))
 
 

@@ -1,0 +1,41 @@
+"""Memory that a process of polyvec's own frees, and soon takes again: kept, for it costs most to get anew.
+
+A decoded page is tens of megabytes, an answer of 64 texts a megabyte or two. glibc takes such blocks from the
+kernel and gives them back, and the kernel clears each of their pages anew: a quarter of what a page costs that is
+decoded and cut up. A process that belongs to somebody else is left as it is.
+"""
+
+import ctypes
+import os
+
+_MEGABYTE = 1 << 20
+
+# mallopt(3): names of malloc.h and what they are set to, in bytes. The first is the most that glibc takes.
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD = -3, -1, -2
+_OPTIONS = {
+    _M_MMAP_THRESHOLD: 32 * _MEGABYTE,
+    _M_TRIM_THRESHOLD: 256 * _MEGABYTE,
+    _M_TOP_PAD: 16 * _MEGABYTE,
+}
+
+_OF_THE_USER = (
+    "GLIBC_TUNABLES",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+)
+
+
+def keep_memory() -> bool:
+    """Keep up to 256 MB of freed memory in this process; whether it could be arranged.
+
+    It cannot without glibc, and is not where the user has set such options for the process.
+    """
+    if any(name in os.environ for name in _OF_THE_USER):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    taken = [mallopt(option, value) == 1 for option, value in _OPTIONS.items()]
+    return all(taken)
