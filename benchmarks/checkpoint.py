@@ -14,6 +14,12 @@ def text_config(checkpoint: Path) -> dict[str, Any]:
     return text
 
 
+def vision_config(checkpoint: Path) -> dict[str, Any]:
+    """The vision tower's part of `config.json`."""
+    vision: dict[str, Any] = _read(checkpoint / "config.json")["vision_config"]
+    return vision
+
+
 def dtype_name(checkpoint: Path) -> str:
     """The type of the weights, as torch calls it; vLLM's "auto" makes float16 of float32."""
     return str(_read(checkpoint / "config.json")["torch_dtype"])

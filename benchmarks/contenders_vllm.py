@@ -23,6 +23,7 @@ from benchmarks.turns import Turns, UnavailableError, measure
 from benchmarks.workloads import PAGE_TEMPLATE, WORKLOADS, Workload
 
 _STEP_TOKENS = 8192
+_MAX_TOKENS = 32768
 
 
 def vllm_recipe(options: argparse.Namespace) -> Turns:
@@ -155,7 +156,7 @@ def _running(checkpoint: Path, adapter: Any, pooler: dict[str, Any]) -> Iterator
         pooler_config=PoolerConfig(**pooler),
         dtype=dtype_name(checkpoint),
         # vLLM's MEAN does not compute a prompt in several steps.
-        max_model_len=_STEP_TOKENS if pooler["pooling_type"] == "MEAN" else 32768,
+        max_model_len=_STEP_TOKENS if pooler["pooling_type"] == "MEAN" else _max_tokens(checkpoint),
         max_num_batched_tokens=_STEP_TOKENS,
         limit_mm_per_prompt={"image": 1, "video": 0},
         enable_prefix_caching=False,
@@ -172,6 +173,11 @@ def _running(checkpoint: Path, adapter: Any, pooler: dict[str, Any]) -> Iterator
     finally:
         # The next engine needs its memory.
         llm.llm_engine.engine_core.shutdown()
+
+
+def _max_tokens(checkpoint: Path) -> int:
+    """VLLM does not start with more than the model has positions for."""
+    return min(_MAX_TOKENS, int(text_config(checkpoint)["max_position_embeddings"]))
 
 
 def _require_effect(llm: Any, task: str, adapter: Any) -> None:

@@ -2,11 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.checkpoint import dtype_name, vision_config
 from benchmarks.workloads import WORKLOADS, pages, texts
 
 
@@ -37,6 +39,43 @@ def bare_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float]:
         return {name: _bare_ms(checkpoint, name) for name in workloads}
     finally:
         torch.set_num_threads(threads)
+
+
+def null_model_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of one core that the null model itself takes for an item: a page's matrix products.
+
+    The projection of its patches and the two layers of the merger, of the checkpoint's shapes and type. A text is a
+    lookup, counted as nothing.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        page_ms = _page_products_ms(vision_config(checkpoint), dtype_name(checkpoint))
+    finally:
+        torch.set_num_threads(threads)
+    return {name: page_ms if WORKLOADS[name].is_page else 0.0 for name in workloads}
+
+
+def _page_products_ms(vision: Mapping[str, Any], dtype: str) -> float:
+    hidden, out = vision["hidden_size"], vision["out_hidden_size"]
+    patch = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
+    merged = hidden * vision["spatial_merge_size"] ** 2
+    # 744 image tokens, each of a square of patches.
+    num_patches = 744 * vision["spatial_merge_size"] ** 2
+    shapes = [(num_patches, patch, hidden), (744, merged, merged), (744, merged, out)]
+    operands = [
+        (
+            torch.randn(rows, inner).to(getattr(torch, dtype)),
+            torch.randn(inner, columns).to(getattr(torch, dtype)),
+        )
+        for rows, inner, columns in shapes
+    ]
+
+    def multiply() -> None:
+        for left, right in operands:
+            torch.matmul(left, right)
+
+    return _cpu_ms(multiply, 10)
 
 
 def _bare_ms(checkpoint: Path, name: str) -> float:

@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.card import Card, format_card, make_card
 from benchmarks.contenders import CONTENDERS
 from benchmarks.flops import read_flops
-from benchmarks.limits import bare_ms, matmul_flops_per_s
+from benchmarks.limits import bare_ms, matmul_flops_per_s, null_model_ms
 from benchmarks.null_model import use_null_model
 from benchmarks.turns import Turns, UnavailableError, read_turns, write_turns
 from benchmarks.workloads import WORKLOADS
@@ -43,6 +43,7 @@ class Row:
         cpu_ms_per_item: processor time of all processes, median.
         feeding_ms_per_item: the part of it that is not vLLM's processes', median.
         bare_ms_per_item: processor time of bare preparation.
+        model_ms_per_item: processor time of the null model's own arithmetic; None of another model.
     """
 
     contender: str
@@ -55,6 +56,7 @@ class Row:
     cpu_ms_per_item: float
     feeding_ms_per_item: float
     bare_ms_per_item: float
+    model_ms_per_item: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,15 @@ def main() -> None:
     bare = bare_ms(options.merged / options.task, options.workload)
     for name, milliseconds in bare.items():
         print(f"bare         {milliseconds:.3f} ms of one core an item, {name}")
+    model = (
+        null_model_ms(options.merged / options.task, options.workload) if options.null_model else {}
+    )
+    for name, milliseconds in model.items():
+        print(f"model        {milliseconds:.3f} ms of one core an item, {name}")
     result = Result(card, options.shape, options.task, limit, options.null_model, [], {})
     for contender in options.contender:
         try:
-            rows = _rows(contender, _run(contender), options, limit, bare)
+            rows = _rows(contender, _run(contender), options, limit, bare, model)
         except UnavailableError as reason:
             result.unavailable[contender] = str(reason)
             print(f"{contender:<22} not available here: {reason}", flush=True)
@@ -131,6 +138,7 @@ def _rows(
     options: argparse.Namespace,
     limit: float,
     bare: Mapping[str, float],
+    model: Mapping[str, float],
 ) -> list[Row]:
     flops = read_flops(options.merged / options.task)
     rows = []
@@ -158,6 +166,7 @@ def _rows(
                 * statistics.median(t.feeding_seconds for t in turns)
                 / num_items,
                 bare_ms_per_item=bare[name],
+                model_ms_per_item=model.get(name),
             )
         )
     return rows

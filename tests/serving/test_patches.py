@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nanoarrow import c_array
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from serving.engine.bounds import PromptBounds
-from serving.engine.imaging.patches import can_cut, grid_of, patches_of
+from serving.engine.imaging.patches import can_cut, grid_of, keep_whole, patches_of
 from serving.engine.imaging.preparing import Job, Rules, prepare
 from serving.errors import InputError
 from serving.images import ImageLimits
@@ -29,6 +30,7 @@ SIZES = [
     (224, 224),
     (771, 513),
     (640, 480),
+    (2480, 3508),
 ]
 
 
@@ -124,3 +126,31 @@ def test_an_image_of_too_many_tokens_is_refused_before_it_is_resized(spec: Image
         prepare(job, Rules(spec, limits, PromptBounds(107, 99, 1000)))
     with pytest.raises(InputError, match="has 107 tokens"):
         prepare(job, Rules(spec, limits, PromptBounds(106, 100, 1000)))
+
+
+def test_an_image_in_several_blocks_and_one_that_is_kept_whole_are_the_same(
+    spec: ImageSpec,
+) -> None:
+    width, height = 2480, 3508
+    grid = grid_of(width, height, min_pixels=3136, max_pixels=602112, spec=spec)
+    in_blocks = noise(width, height)
+    with pytest.raises(ValueError, match="not contiguous"):
+        c_array(in_blocks)
+    block_size = Image.core.get_block_size()
+    keep_whole(width * height)
+    try:
+        whole = noise(width, height)
+    finally:
+        Image.core.set_block_size(block_size)
+    c_array(whole)
+    assert torch.equal(
+        patches_of(whole, grid, spec).values, patches_of(in_blocks, grid, spec).values
+    )
+
+
+def test_the_image_is_left_as_it_was(spec: ImageSpec) -> None:
+    image = noise(280, 280)
+    before = image.tobytes()
+    grid = grid_of(280, 280, min_pixels=3136, max_pixels=602112, spec=spec)
+    patches_of(image, grid, spec).values.fill_(0)
+    assert image.tobytes() == before

@@ -13,7 +13,15 @@ import torch
 from serving.allocator import keep_memory
 from serving.engine.bounds import PromptBounds
 from serving.engine.imaging.memory import SharedSlots
-from serving.engine.imaging.patches import Grid, Patches, cut, grid_of, patches_of, values_of_patch
+from serving.engine.imaging.patches import (
+    Grid,
+    Patches,
+    cut,
+    grid_of,
+    keep_whole,
+    patches_of,
+    values_of_patch,
+)
 from serving.engine.protocol import ImagePrompt
 from serving.images import ImageLimits, decode_image
 from serving.inputs import ImageSource
@@ -86,6 +94,7 @@ def set_up(rules: Rules, memory_path: str, slot_bytes: int) -> None:
     """Make this process ready for images."""
     torch.set_num_threads(1)
     keep_memory()
+    keep_whole(rules.limits.max_decoded_pixels)
     _here.append((rules, SharedSlots.open(memory_path, slot_bytes)))
 
 
