@@ -94,9 +94,11 @@ class _Shown:
             search.draw(found[0], picture)
             print(
                 f"\npicture     {picture}: where on the best page each word of the first query is found\n"
-                f"playground  {url}/playground{'   (Ctrl-C ends it)' if self._stay else ''}",
+                f"next        polyvec serve {self._out / 'merged'} --playground   (every task, until Ctrl-C)",
                 flush=True,
             )
+            if self._stay:
+                print(f"playground  {url}/playground   (Ctrl-C ends it)", flush=True)
             self.broke_off = False
         except EngineError as error:
             self.failure = error
