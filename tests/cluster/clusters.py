@@ -87,10 +87,12 @@ class Cluster:
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """Processes of a deployment's replicas."""
+        name = f"ray::ServeReplica:polyvec:{deployment}"
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, IndexError):
-                if process.cmdline()[0].strip() == f"ray::ServeReplica:polyvec:{deployment}":
+                # Ray adds the method that runs just now.
+                if process.cmdline()[0].strip().partition(".")[0] == name:
                     found.append(process)
         return found
 

@@ -171,8 +171,9 @@ def test_an_update_of_the_checkpoints_costs_no_client_an_answer(
             timeout=240,
         )
         report.until_more(30)
-    after = {process.pid for task in TASKS for process in cluster.replicas(task)}
-    assert len(after) == 3
+    after = {
+        process.pid for task in TASKS for process in cluster.until_replicas(task, COUNTS[task])
+    }
     assert not before & after
     assert report.wrong == []
 
