@@ -176,7 +176,7 @@ def _running(checkpoint: Path, adapter: Any, pooler: dict[str, Any]) -> Iterator
 
 
 def _max_tokens(checkpoint: Path) -> int:
-    """VLLM does not start with more than the model has positions for."""
+    """As many as the model has positions for: with more, vLLM does not start."""
     return min(_MAX_TOKENS, int(text_config(checkpoint)["max_position_embeddings"]))
 
 
