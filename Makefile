@@ -19,10 +19,11 @@ help:
 	@echo "make screenshots  the README's pictures; MODELS=merged draws those of real engines"
 	@echo "make bench      the benchmarks (long; needs 40 GB of disk)"
 
+# Compiled once, here: vLLM is thousands of modules, which every engine would compile again where Python writes
+# no bytecode.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	# Compiled once, here: vLLM is thousands of modules, which every engine would compile again where Python writes no bytecode.
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint $(CONSTRAINTS) --editable ".[$(EXTRAS)]"
 	touch $@
 
