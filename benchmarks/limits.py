@@ -1,5 +1,6 @@
 """What the hardware could do at best, measured in the run that it is compared with."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,9 @@ import torch
 
 from benchmarks.checkpoint import dtype_name, vision_config
 from benchmarks.workloads import WORKLOADS, pages, texts
+
+_PAGE_TOKENS = (31, 24)
+"""Rows and columns of a page's image tokens, 28 x 28 pixels each: 744."""
 
 
 def matmul_flops_per_s(size: int = 8192) -> float:
@@ -60,9 +64,9 @@ def _page_products_ms(vision: Mapping[str, Any], dtype: str) -> float:
     hidden, out = vision["hidden_size"], vision["out_hidden_size"]
     patch = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
     merged = hidden * vision["spatial_merge_size"] ** 2
-    # 744 image tokens, each of a square of patches.
-    num_patches = 744 * vision["spatial_merge_size"] ** 2
-    shapes = [(num_patches, patch, hidden), (744, merged, merged), (744, merged, out)]
+    num_tokens = math.prod(_PAGE_TOKENS)
+    num_patches = num_tokens * vision["spatial_merge_size"] ** 2
+    shapes = [(num_patches, patch, hidden), (num_tokens, merged, merged), (num_tokens, merged, out)]
     operands = [
         (
             torch.randn(rows, inner).to(getattr(torch, dtype)),
@@ -84,8 +88,7 @@ def _bare_ms(checkpoint: Path, name: str) -> float:
         from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 
         (page,) = pages(1)
-        # 744 image tokens of 28 x 28 pixels.
-        height, width = 31 * 28, 24 * 28
+        height, width = (tokens * 28 for tokens in _PAGE_TOKENS)
 
         def prepare() -> None:
             tensor = functional.pil_to_tensor(page)

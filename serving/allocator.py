@@ -3,6 +3,8 @@
 A decoded page is tens of megabytes, an answer of 64 texts a megabyte or two. glibc takes such blocks from the
 kernel and gives them back, and the kernel clears each of their pages anew: a quarter of what a page costs that is
 decoded and cut up. A process that belongs to somebody else is left as it is.
+
+An engine's processes are told by `STEP_TUNABLES`, since only glibc's start can give them huge pages.
 """
 
 import ctypes
@@ -17,6 +19,21 @@ _OPTIONS = {
     _M_TRIM_THRESHOLD: 256 * _MEGABYTE,
     _M_TOP_PAD: 16 * _MEGABYTE,
 }
+
+STEP_TUNABLES = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "hugetlb": 1,  # madvise
+        "mmap_max": 0,
+        "trim_threshold": 1024 * _MEGABYTE,
+        "top_pad": 64 * _MEGABYTE,
+    }.items()
+)
+"""GLIBC_TUNABLES of a process that runs a model on a CPU.
+
+A step's activations are tens of megabytes, which glibc takes from the kernel and gives back at every step: each of
+their pages is cleared and mapped anew. Kept, and in huge pages, they cost nothing the second time.
+"""
 
 _OF_THE_USER = (
     "GLIBC_TUNABLES",

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serving.allocator import STEP_TUNABLES
 from serving.engine.environment import children_without_main, variables
 from serving.engine.external import ExternalPooler
 from serving.engine.garbage import settle
@@ -31,18 +32,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _MIN_CPU_CACHE_BYTES = 64 * 1024 * 1024
-
-# A step's activations are tens of megabytes, which glibc takes from the kernel and gives back at every step:
-# each of their pages is cleared and mapped anew. Kept, and in huge pages, they cost nothing the second time.
-_KEEP_MEMORY = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {
-        "hugetlb": 1,  # madvise
-        "mmap_max": 0,
-        "trim_threshold": 1 << 30,
-        "top_pad": 64 << 20,
-    }.items()
-)
 
 _DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -140,7 +129,7 @@ def _start_llm(
         # The model's threads sleep when they wait for each other. Otherwise they spin on cores that
         # prepare the next inputs: for pages, half of the processor time.
         inherited["OMP_WAIT_POLICY"] = "PASSIVE"
-        inherited["GLIBC_TUNABLES"] = _KEEP_MEMORY
+        inherited["GLIBC_TUNABLES"] = STEP_TUNABLES
         if settings.reserved_cores:
             # A model that has every core keeps those waiting who feed it: what it computes together, it
             # computes when the last of its threads gets a core.
