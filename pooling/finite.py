@@ -25,7 +25,7 @@ def require_finite(embeddings: Float[Tensor, "..."]) -> None:
         raise NonFiniteError(
             f"Embeddings are finite, got {num_bad} of {embeddings.numel()} values NaN or infinite "
             f"in shape {tuple(embeddings.shape)}, {embeddings.dtype}. "
-            "Look for an overflow in the model's dtype or for a damaged checkpoint."
+            "Look for an overflow in the model's dtype (float32 has none) or for a damaged checkpoint."
         )
 
 

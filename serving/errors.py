@@ -3,7 +3,8 @@
     PolyvecError
     ├── CheckpointError    the directory is not a merged checkpoint that can be served
     ├── InputError         one input cannot be embedded; names it and says why
-    │   └── ForeignInputError  so says the engine, in words that are not polyvec's
+    │   ├── ForeignInputError  so says the engine, in words that are not polyvec's
+    │   └── NoVectorsError     the engine has none for it; not the input's fault
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
     ├── SourceError        a corpus cannot be read, or changed while it was
@@ -43,7 +44,11 @@ class InputError(PolyvecError, ValueError):
 
     def at(self, index: int) -> "InputError":
         """The same error, naming the input's position in its list."""
-        return InputError(self.reason, index=index)
+        return type(self)(self.reason, index=index)
+
+
+class NoVectorsError(InputError):
+    """One input that the engine has no vectors for, through no fault of its own; others have theirs."""
 
 
 class ForeignInputError(InputError):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pooling import NonFiniteError, require_finite
-from serving.engine.protocol import Engine, Outcome, Pooled, Prompt, Want
+from serving.engine.protocol import CountsAnswers, Engine, Outcome, Pooled, Prompt, Want
 from serving.errors import EngineDeadError, EngineError, EngineStoppedError, InputError
 
 T = TypeVar("T")
+
 
 # vLLM is given 20 s to end by itself, then it is killed; twice that is a hang of ours.
 CLOSE_TIMEOUT_S = 45.0
@@ -25,6 +26,8 @@ class Life:
         self, engine: Engine, clock: Callable[[], float], on_death: Callable[[EngineError], None]
     ) -> None:
         self._engine = engine
+        self._counter = engine if isinstance(engine, CountsAnswers) else None
+        self._num_answered = 0
         self._clock = clock
         self._on_death = on_death
         self._calls: dict[asyncio.Task[list[Outcome]], asyncio.Future[list[Outcome]]] = {}
@@ -34,10 +37,15 @@ class Life:
 
     def idle_s(self) -> float:
         """Seconds since the engine last answered anything."""
+        self._look()
         return self._clock() - self._answered_at
 
     def silent_s(self) -> float:
-        """Seconds for which the engine has had work and answered nothing; 0 without work."""
+        """Seconds for which the engine has had work and answered nothing; 0 without work.
+
+        An answer counts when this is called next: ask often.
+        """
+        self._look()
         return self._clock() - self._waiting_since if self._calls else 0.0
 
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
@@ -118,6 +126,12 @@ class Life:
             answer.set_exception(error)
         else:
             answer.set_result(work.result())
+
+    def _look(self) -> None:
+        """Prompts of calls that have not ended are answers too: a long call is not a silent engine."""
+        if self._counter is not None and self._counter.num_answered != self._num_answered:
+            self._num_answered = self._counter.num_answered
+            self._answered_at = self._waiting_since = self._clock()
 
     def _note_answer(self, outcomes: Sequence[Outcome]) -> None:
         # A refused input says nothing of the engine: it may never have seen it.

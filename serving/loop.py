@@ -74,12 +74,23 @@ class LoopThread:
             raise LoopClosedError("The loop was closed during the call.") from None
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancel what runs, run `last`, stop the loop and join its thread; a second call does nothing."""
+        """Cancel what runs, run `last`, stop the loop and join its thread; a second call does nothing.
+
+        From the loop's own thread, as where something is collected there, it only begins to.
+        """
         with self._lock:
             if self._closing:
                 last.close()
                 return
             self._closing = True
+        if threading.current_thread() is self._thread:
+            threading.Thread(
+                target=self._end, args=(last,), name=f"{self._thread.name}-end"
+            ).start()
+        else:
+            self._end(last)
+
+    def _end(self, last: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(self._finish(last), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

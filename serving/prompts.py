@@ -164,13 +164,19 @@ def _load_tokenizer(directory: Path) -> Tokenizer:
         raise CheckpointError(f"{path} is missing. Merge the checkpoint again.")
     text = path.read_text(encoding="utf-8")
     try:
-        # The library answers a cut file with a bare Exception; the cut is found here first.
+        # The library does not say where a cut file ends.
         json.loads(text)
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}). Merge the checkpoint again."
         ) from error
-    tokenizer = Tokenizer.from_str(text)
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read by the installed tokenizers ({error}). Merge the checkpoint again, or "
+            "install the release of tokenizers that wrote it."
+        ) from error
     # Both would change what the model sees; length is decided by the request.
     tokenizer.no_truncation()
     tokenizer.no_padding()

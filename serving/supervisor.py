@@ -38,7 +38,7 @@ class RestartPolicy:
 
     Attributes:
         probe_interval_s: an engine that has answered nothing for this long is asked for one token.
-        stall_timeout_s: an engine with work that answers nothing for this long is taken for dead.
+        stall_timeout_s: an engine with work that answers no prompt for this long is taken for dead.
         max_restarts: restarts within `window_s`; one more gives the engine up. None: no number does.
         window_s: see `max_restarts`.
     """
@@ -293,4 +293,7 @@ def _verdict(probe: asyncio.Task[EngineError | None]) -> EngineError | None:
 
 
 def _stalled(silent_s: float) -> EngineDeadError:
-    return EngineDeadError(f"The engine had work and answered nothing for {silent_s:.0f} s.")
+    return EngineDeadError(
+        f"The engine had work and answered nothing for {silent_s:.0f} s (stall_timeout_s). If it was not stuck "
+        "but slow, raise that, or lower max_batch_tokens so that a step takes less time."
+    )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pooling import Span
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
-from serving.errors import ForeignInputError, InputError
+from serving.errors import ForeignInputError, InputError, NoVectorsError
 from serving.inputs import ImageSource
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
@@ -102,8 +102,23 @@ class PromptParcel:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
+    """An `InputError` in numbers and strings; which kind, is told by the other two."""
+
     reason: str
     origin: str | None
+    is_engines: bool
+
+    @classmethod
+    def of(cls, error: InputError) -> "_Refusal":
+        origin = error.origin if isinstance(error, ForeignInputError) else None
+        return cls(error.reason, origin, isinstance(error, NoVectorsError))
+
+    def error(self) -> InputError:
+        if self.is_engines:
+            return NoVectorsError(self.reason)
+        if self.origin is None:
+            return InputError(self.reason)
+        return ForeignInputError(self.reason, origin=self.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +160,7 @@ class VectorParcel:
             rows=_ids(-1 if one.ndim == 1 else len(one) for one in singles),
             multi=_narrowed(torch.cat(multis)) if multis else None,
             refusals={
-                index: _Refusal(
-                    one.reason, one.origin if isinstance(one, ForeignInputError) else None
-                )
+                index: _Refusal.of(one)
                 for index, one in enumerate(outcomes)
                 if isinstance(one, InputError)
             },
@@ -174,7 +187,7 @@ class VectorParcel:
         )
         num_outcomes = len(token_ids) + len(self.refusals)
         return [
-            _error(self.refusals[index]) if index in self.refusals else next(pooled)
+            self.refusals[index].error() if index in self.refusals else next(pooled)
             for index in range(num_outcomes)
         ]
 
@@ -211,12 +224,6 @@ def _tensor(values: Values) -> Tensor:
 def _narrowed(values: Tensor) -> Values:
     half = values.half()
     return (half if torch.equal(half.float(), values) else values).numpy()
-
-
-def _error(refusal: _Refusal) -> InputError:
-    if refusal.origin is None:
-        return InputError(refusal.reason)
-    return ForeignInputError(refusal.reason, origin=refusal.origin)
 
 
 def _encoded(source: ImageSource) -> bytes:

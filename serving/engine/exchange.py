@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,20 +59,27 @@ class Exchange:
         self._failed_error = EngineGenerateError
         self._core = llm.engine_core
         self._process_inputs = llm.input_processor.process_inputs
-        self._ended: Exception | None = None
+        self._ended: Callable[[], Exception] | None = None
         self._numbers = itertools.count()
         self._waiting: dict[str, _Order] = {}
         self._listening: asyncio.Task[None] | None = None
+        self.num_answered = 0
+        """Prompts that something came for, whatever it was."""
 
     @property
     def num_waiting(self) -> int:
         """Prompts that were sent and not answered."""
         return sum(order.num_missing for order in self._waiting.values())
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether nothing will be received any more."""
-        return self._ended is not None
+    def check(self) -> None:
+        """Raise what every call would, now.
+
+        Raises:
+            Exception: `EngineStoppedError`, or vLLM's for a dead engine.
+        """
+        if self._ended is not None:
+            # A new one each time: one for all would keep the frames of every call, and what they hold.
+            raise self._ended()
 
     async def one(self, rendered: "EngineInput", params: "PoolingParams") -> Tensor:
         """Have any prompt embedded.
@@ -114,7 +121,7 @@ class Exchange:
 
     def close(self) -> None:
         """Receive no more; whoever waits, or comes later, is told."""
-        self._end(EngineStoppedError("The engine is closed. Load the checkpoint again."))
+        self._end(lambda: EngineStoppedError("The engine is closed. Load the checkpoint again."))
         if self._listening is not None:
             self._listening.cancel()
 
@@ -124,8 +131,7 @@ class Exchange:
     async def _answers(
         self, request: "EngineCoreRequest", number: int, *, is_parcel: bool
     ) -> list[Tensor]:
-        if self._ended is not None:
-            raise self._ended
+        self.check()
         done = asyncio.get_running_loop().create_future()
         order = _Order([None] * number, is_parcel, number, done)
         message_id = request.request_id
@@ -150,15 +156,21 @@ class Exchange:
                 for output in (await self._core.get_output_async()).outputs:
                     self._take(output)
         except self._dead_error:
-            self._end(self._dead_error())
+            self._end(self._dead_error)
         finally:
             # Whatever else ended this, nothing will answer those who wait.
-            error = self._dead_error()
-            error.__cause__ = sys.exception()
-            self._end(error)
+            cause = sys.exception()
+
+            def dead() -> Exception:
+                error: Exception = self._dead_error()
+                error.__cause__ = cause
+                return error
+
+            self._end(dead)
 
     def _take(self, output: "EngineCoreOutput") -> None:
         message_id, found = places(output.request_id)
+        self.num_answered += 1 if found is None else len(found)
         order = self._waiting.get(message_id)
         if order is None or order.done.done():
             return  # its caller has left
@@ -177,14 +189,14 @@ class Exchange:
         if not order.num_missing:
             order.done.set_result(None)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: Callable[[], Exception]) -> None:
         """Answer nothing any more; the first reason counts."""
         if self._ended is not None:
             return
         self._ended = error
         for order in self._waiting.values():
             if not order.done.done():
-                order.done.set_exception(error)
+                order.done.set_exception(error())
 
 
 def _unanswered(message_id: str, order: _Order) -> list[str]:

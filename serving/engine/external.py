@@ -11,6 +11,7 @@ from torch import Tensor
 from pooling import Projector
 from serving.engine.protocol import Pooled, Prompt, Want
 from serving.engine.recipe import Recipe, check_want
+from serving.errors import NoVectorsError
 from serving.manifest import Manifest
 
 
@@ -36,6 +37,13 @@ class ExternalPooler:
 
         Raises:
             PoolingError: a value is not finite, or the ids hold no image where there should be one.
+            NoVectorsError: there are not as many embeddings as tokens.
         """
+        if len(token_embeddings) != len(token_ids):
+            # vLLM keeps a prompt's rows when it starts it anew, and has none for a cached prefix.
+            raise NoVectorsError(
+                f"The engine gave {len(token_embeddings)} embeddings for {len(token_ids)} tokens. Try again; "
+                "if it stays so, load with pooling='engine'."
+            )
         recipe = Recipe.of(prompt, token_ids, want, self.manifest)
         return recipe.reduce(token_embeddings, self.projector).of(prompt, token_ids)

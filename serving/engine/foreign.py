@@ -6,6 +6,7 @@ from serving.errors import (
     EngineError,
     ForeignInputError,
     InputError,
+    NoVectorsError,
     PolyvecError,
 )
 
@@ -20,8 +21,8 @@ _TABLE: dict[str, type[PolyvecError]] = {
     "VLLMClientError": ForeignInputError,
     "VLLMValidationError": ForeignInputError,
     "VLLMError": EngineError,
-    # What the engine computed is not the client's fault.
-    "NonFiniteError": EngineError,
+    # What the engine computed is not the client's fault, and says nothing of the next prompt.
+    "NonFiniteError": NoVectorsError,
     "PoolingError": InputError,
     "ValueError": ForeignInputError,
 }
@@ -49,6 +50,9 @@ def translate(error: Exception) -> PolyvecError:
     cause = error.__cause__
     if cause is not None and str(cause):
         detail = f"{detail} ({cause})"
+    if ours is EngineDeadError:
+        # Where nobody starts it again, this is all that a user sees.
+        detail = f"{detail} Load the checkpoint again; with POLYVEC_LOG_LEVEL=INFO, the engine says more."
     if ours is ForeignInputError:
         return ForeignInputError(detail, origin=type(error).__name__)
     return ours(detail)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pooling import PoolingError
 from serving.engine.external import ExternalPooler
 from serving.engine.protocol import Pooled, Prompt, Want
+from serving.errors import NoVectorsError
 
 # 2048 tokens of the full model, a few milliseconds: pages are pooled side by side, and delivered soon.
 _BATCH_VALUES = 2048 * 2048
@@ -44,7 +45,7 @@ class PoolBatches:
         """`ExternalPooler.pool` without holding the loop up.
 
         Raises:
-            PoolingError: see there; the others of the batch are not affected.
+            PoolingError, NoVectorsError: see there; the others of the batch are not affected.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
@@ -59,24 +60,26 @@ class PoolBatches:
         loop = asyncio.get_running_loop()
         for batch in _batches(jobs):
             is_quick = sum(job.token_embeddings.numel() for job in batch) <= _QUICK_VALUES
-            done: asyncio.Future[list[Pooled | PoolingError]] = (
+            done: asyncio.Future[list[Pooled | PoolingError | NoVectorsError]] = (
                 loop.create_task(self._pool_here(batch))
                 if is_quick
                 else loop.run_in_executor(None, self._pool, batch)
             )
             done.add_done_callback(partial(_deliver, batch))
 
-    async def _pool_here(self, batch: Sequence[_Job]) -> list[Pooled | PoolingError]:
+    async def _pool_here(
+        self, batch: Sequence[_Job]
+    ) -> list[Pooled | PoolingError | NoVectorsError]:
         # A task, so that a bug is kept for those who wait.
         return self._pool(batch)
 
-    def _pool(self, batch: Sequence[_Job]) -> list[Pooled | PoolingError]:
+    def _pool(self, batch: Sequence[_Job]) -> list[Pooled | PoolingError | NoVectorsError]:
         return [self._pool_one(job) for job in batch]
 
-    def _pool_one(self, job: _Job) -> Pooled | PoolingError:
+    def _pool_one(self, job: _Job) -> Pooled | PoolingError | NoVectorsError:
         try:
             return self._pooler.pool(job.prompt, job.token_ids, job.token_embeddings, job.want)
-        except PoolingError as error:
+        except (PoolingError, NoVectorsError) as error:
             return error
 
 
@@ -92,7 +95,9 @@ def _batches(jobs: Sequence[_Job]) -> list[list[_Job]]:
     return batches
 
 
-def _deliver(batch: Sequence[_Job], done: "asyncio.Future[list[Pooled | PoolingError]]") -> None:
+def _deliver(
+    batch: Sequence[_Job], done: "asyncio.Future[list[Pooled | PoolingError | NoVectorsError]]"
+) -> None:
     if done.cancelled():
         for job in batch:
             job.pooled.cancel()

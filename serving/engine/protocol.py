@@ -6,7 +6,7 @@ so that it holds whether pooling happens here, in the engine's worker or on anot
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -88,6 +88,16 @@ class Pooled:
 
 Outcome = Pooled | InputError
 """A prompt's vectors, or why this prompt alone has none."""
+
+
+@runtime_checkable
+class CountsAnswers(Protocol):
+    """What an `Engine` may also be: one that says how far it has come within its calls."""
+
+    @property
+    def num_answered(self) -> int:
+        """Prompts that it has computed so far."""
+        ...
 
 
 class Engine(Protocol):

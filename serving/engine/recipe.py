@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pooling import (
+    EmptySpanError,
     Projector,
-    ShapeError,
     Span,
     mean_vector,
     multi_vector,
@@ -27,7 +27,7 @@ from pooling import (
 )
 from serving.engine.projector import require_projector
 from serving.engine.protocol import ImagePrompt, Pooled, Prompt, TextPrompt, Want
-from serving.errors import TaskError
+from serving.errors import NoVectorsError, TaskError
 from serving.manifest import Manifest, SpecialTokenIds
 
 MultiDtype = Literal["float16", "float32"]
@@ -138,8 +138,10 @@ class Recipe:
         """The spans' means over float [token, hidden]: float32 [span, hidden].
 
         Raises:
-            PoolingError: a span ends after the last token, or a shape does not fit.
+            PoolingError: no span, one that ends after the last token, or a shape that does not fit.
         """
+        if not self.spans:
+            raise EmptySpanError("Single vectors are of at least one span, got none.")
         if len(self.spans) == 1:
             return mean_vector(token_embeddings, self.spans[0]).unsqueeze(0)
         return torch.stack([mean_vector(token_embeddings, span) for span in self.spans])
@@ -184,10 +186,10 @@ class Recipe:
         """Undo `pack` for a prompt of `num_tokens`; multi-vectors become float32.
 
         Raises:
-            ShapeError: the worker could not follow the recipe, and sent nothing.
+            NoVectorsError: the worker could not follow the recipe, and sent nothing.
         """
         if packed.numel() == 0:
-            raise ShapeError(
+            raise NoVectorsError(
                 f"A prompt of {num_tokens} tokens could not be pooled as {self}. "
                 "This is a bug in polyvec; load with pooling='external' meanwhile."
             )

@@ -23,7 +23,7 @@ from serving.engine.sockets import SocketDirectory
 from serving.engine.thread import in_own_thread
 from serving.engine.vllm_engine import VllmEngine
 from serving.engine.worker import ARCHITECTURE, PLUGIN, SCHEDULER, register
-from serving.errors import CheckpointError, EngineStartError
+from serving.errors import CheckpointError, EngineStartError, PolyvecError
 from serving.manifest import Manifest, read_manifest
 from serving.settings import EngineSettings
 
@@ -63,15 +63,17 @@ async def start_engine(
             interrupt=processes.kill,
             discard=lambda llm: stop_now(llm, processes),
         )
+        undo.callback(stop_now, llm, processes)
+        processes.survey()
+        settle()
+        pooling: Pooling
+        if settings.pooling == "external":
+            pooling = PooledHere(ExternalPooler(manifest, projector))
+        else:
+            pooling = PooledInWorker(manifest, _multi_dtype(manifest, settings))
+        engine = VllmEngine(llm, pooling, settings, processes, sockets)
         undo.pop_all()
-    processes.survey()
-    settle()
-    pooling: Pooling
-    if settings.pooling == "external":
-        pooling = PooledHere(ExternalPooler(manifest, projector))
-    else:
-        pooling = PooledInWorker(manifest, _multi_dtype(manifest, settings))
-    return VllmEngine(llm, pooling, settings, processes, sockets)
+    return engine
 
 
 def require_plugin() -> None:
@@ -144,7 +146,9 @@ def _start_llm(
             args = _engine_args(directory, manifest, settings, num_engines, on_cpu=on_cpu)
             # Not by a local name: see `in_own_thread`.
             return AsyncLLM.from_engine_args(args)
-        except (RuntimeError, ValueError, OSError) as error:
+        except PolyvecError:
+            raise
+        except Exception as error:
             processes.finish()
             raise EngineStartError(
                 f"vLLM did not start on {directory}: {error} "

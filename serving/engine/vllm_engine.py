@@ -26,7 +26,7 @@ from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
 from serving.engine.slots import Slots
 from serving.engine.sockets import SocketDirectory
-from serving.errors import EngineDeadError, EngineStoppedError, InputError
+from serving.errors import EngineStoppedError, InputError
 from serving.images import ImageLimits, count_image_tokens, decode_image
 from serving.manifest import Manifest
 from serving.settings import EngineSettings
@@ -82,6 +82,11 @@ class VllmEngine:
         self._foreign = foreign_errors()
 
     @property
+    def num_answered(self) -> int:
+        """See `CountsAnswers`; 0 once closed."""
+        return 0 if self._running is None else self._running[1].num_answered
+
+    @property
     def manifest(self) -> Manifest:
         """What the checkpoint says of itself."""
         return self._pooling.manifest
@@ -89,6 +94,8 @@ class VllmEngine:
     async def embed(self, prompts: Sequence[Prompt], want: Want) -> list[Outcome]:
         """Embed `prompts`; see `Engine.embed`."""
         self._pooling.check(want)
+        # Before an image is decoded for nothing.
+        self._check_exchange()
         texts, alone = self._sorted(prompts)
         # Several in the slots at once, or the engine would wait for each next one.
         size = max(1, min(_PARCEL_TEXTS, self._text_slots.total // _PARCELS_AT_ONCE))
@@ -104,8 +111,7 @@ class VllmEngine:
 
     async def check_health(self) -> None:
         """Return if the engine can answer; see `Engine.check_health`."""
-        if self._exchange.is_broken:
-            raise EngineDeadError("Nothing can be received from the engine any more.")
+        self._check_exchange()
         try:
             await self._llm.check_health()
         except self._foreign as error:
@@ -127,6 +133,12 @@ class VllmEngine:
             del llm, exchange, running
             settle()
             self._sockets.release()
+
+    def _check_exchange(self) -> None:
+        try:
+            self._exchange.check()
+        except self._foreign as error:
+            raise translate(error) from error
 
     @property
     def _llm(self) -> "AsyncLLM":

@@ -16,6 +16,7 @@ from serving.errors import (
     EngineError,
     ForeignInputError,
     InputError,
+    NoVectorsError,
     QueueFullError,
     SettingsError,
     StoppingError,
@@ -91,8 +92,17 @@ def invalid(field: str, message: str, kind: str = "value_error") -> HttpError:
 
 
 def invalid_input(field: str, error: InputError) -> HttpError:
-    """422 for the input at `field`; what the engine said of it is for the log only."""
+    """422 for the input at `field`, or 500 if the engine is to blame; what it said is for the log only."""
     reason = error.reason
+    if isinstance(error, NoVectorsError):
+        _log.error("The engine has no vectors for an input: %s", reason)
+        return HttpError(
+            500,
+            "INTERNAL_ERROR",
+            f"{field}: The engine has no vectors for this input; why is logged under the request_id of this "
+            "answer. Other inputs are not affected: send them without it.",
+            reason="NO_VECTORS",
+        )
     if isinstance(error, ForeignInputError):
         said = _QUOTED.sub("", reason).strip()[:_MAX_FOREIGN_CHARS]
         _log.warning("The engine refused an input: %s: %s", error.origin, said)

@@ -44,7 +44,7 @@ class _Field:
         """All vectors of the field.
 
         Raises:
-            HttpError: 422; an input failed in the engine.
+            HttpError: an input failed in the engine.
         """
         try:
             return pooled_or_raise(outcomes, name_index=True)
@@ -52,7 +52,7 @@ class _Field:
             raise self.refusal(error) from error
 
     def refusal(self, error: InputError) -> HttpError:
-        """422 for one of the inputs."""
+        """The answer for one of the inputs that has no vectors."""
         return invalid_input(f"{self.name}.{error.index}" if self.is_list else self.name, error)
 
 

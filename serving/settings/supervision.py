@@ -22,7 +22,7 @@ class SupervisionSettings(EngineSettings):
     """An engine that has answered nothing for this long is asked for one token."""
 
     stall_timeout_s: Seconds = 300.0
-    """An engine with work that answers nothing for this long is taken for dead."""
+    """An engine with work that answers no prompt for this long is taken for dead."""
 
     max_engine_restarts: Annotated[int, Field(ge=0)] = 3
     """Restarts of one engine within `engine_restart_window_s`; past it the process exits with 1."""

@@ -13,7 +13,7 @@ from pooling import Span
 from serving.cluster.parcel import PromptParcel, VectorParcel
 from serving.engine.fake import FakeEngine
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
-from serving.errors import ForeignInputError, InputError
+from serving.errors import ForeignInputError, InputError, NoVectorsError
 from serving.inputs import PageImage, Text
 from serving.prompts import Prompter
 
@@ -99,6 +99,7 @@ def test_refusals_keep_their_places_and_their_origin() -> None:
         InputError("The first."),
         Pooled((1,), torch.ones(4), None),
         ForeignInputError("The third.", origin="ValueError"),
+        NoVectorsError("The fourth."),
     ]
     arrived = VectorParcel.of(left, replica="", held_tokens=0).outcomes()
     assert_same(arrived, left)

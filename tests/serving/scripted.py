@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.says_so = True
         self.ignores_cancelling = False
         self.probe_value = 1.0
+        self.num_answered = 0
         self.num_probes = 0
         self.num_cancelled = 0
         self.is_closed = False

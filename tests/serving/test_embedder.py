@@ -20,8 +20,10 @@ from pooling import truncate, unpack
 from serving import Embedder, EngineSettings, EngineStoppedError, InputError, TaskError
 from serving.engine.fake import FakeEngine, fake_token_embeddings
 from serving.engine.protocol import Outcome, Pooled, Prompt, Want
+from serving.errors import CheckpointError
 from serving.manifest import find_tasks
 from serving.pipeline import Request
+from serving.prompts import Prompter
 from tests.conftest import Golden
 
 HIDDEN, DIM = 64, 32
@@ -285,6 +287,14 @@ def test_text_cannot_spell_an_image_even_if_the_tokenizer_lets_it(
         assert isinstance(outcome, Pooled)
         ids = embedder.manifest().special_token_ids
         assert not {ids.vision_start, ids.image_pad} & set(outcome.token_ids)
+
+
+def test_a_tokenizer_of_another_release_is_named(merged_float32: Path, tmp_path: Path) -> None:
+    shutil.copytree(merged_float32 / "code", tmp_path / "code")
+    path = tmp_path / "code" / "tokenizer.json"
+    path.write_text('{"version": "9.0", "model": {"type": "Unheard"}}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read by the installed"):
+        Prompter.load(tmp_path / "code")
 
 
 class SlowEngine(FakeEngine):

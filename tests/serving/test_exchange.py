@@ -91,6 +91,8 @@ def test_a_parcels_outputs_are_put_together_whatever_their_order() -> None:
         assert torch.equal(torch.cat(await first), rows + 10)
         assert torch.equal(torch.cat(await second), rows)
         assert [len(vectors) for vectors in await first] == [1, 1, 1]
+        # Also what nobody waits for: the engine computed it.
+        assert exchange.num_answered == 7
         assert (exchange.num_waiting, core.aborted) == (0, [])
 
     run(scenario)
@@ -140,7 +142,7 @@ def test_what_vllm_gives_up_fails_and_the_rest_is_taken_back(of_parcel: bool) ->
         with pytest.raises(EngineGenerateError, match="gave a prompt up"):
             await task
         assert core.aborted == [member(parcel_id, place) for place in range(3)]
-        assert not exchange.is_broken
+        exchange.check()
 
     run(scenario)
 
@@ -156,9 +158,16 @@ def test_once_nothing_is_received_whoever_waits_or_comes_is_told(is_death: bool)
         with pytest.raises(EngineDeadError) as told:
             await task
         assert isinstance(told.value.__cause__, KeyError) == (not is_death)
-        assert exchange.is_broken
+        again = []
+        for _ in range(3):
+            with pytest.raises(EngineDeadError) as later:
+                await exchange.texts(TEXTS, params())
+            again.append(later.value)
+            assert isinstance(later.value.__cause__, KeyError) == (not is_death)
+        # Each caller's own: one for all would keep every call's frames, and what they hold.
+        assert len({id(error) for error in [told.value, *again]}) == 4
         with pytest.raises(EngineDeadError):
-            await exchange.texts(TEXTS, params())
+            exchange.check()
         assert (len(core.requests), core.aborted) == (1, [])
 
     run(scenario)

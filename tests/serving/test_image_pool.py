@@ -5,6 +5,7 @@ import functools
 import io
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from serving.engine.imaging import pool as pool_module
 from serving.engine.imaging.pool import ImagePool, num_processes
 from serving.engine.imaging.preparing import Job, Rules, prepare
 from serving.engine.protocol import ImagePrompt
-from serving.errors import EngineStoppedError, InputError
+from serving.errors import EngineStoppedError, InputError, NoVectorsError
 from serving.images import ImageLimits
 from serving.manifest import ImageSpec
 
@@ -135,8 +136,78 @@ async def test_an_image_that_crashes_its_decoder_is_refused_and_the_next_is_prep
 
 
 @in_loop
+async def test_images_beside_a_crash_share_one_process_that_prepares_them_again() -> None:
+    async with opened(processes=2, max_images=12) as pool:
+        await warmed(pool)
+        made: list[int] = []
+        new_executor = pool._new_executor
+
+        def counted(processes: int) -> ProcessPoolExecutor:
+            made.append(processes)
+            return new_executor(processes)
+
+        pool._new_executor = counted  # type: ignore[method-assign]
+        tasks = [asyncio.create_task(_prepared(pool, png(900, 900, seed))) for seed in range(8)]
+        crash = asyncio.create_task(_prepared(pool, Crash()))
+        results = await asyncio.gather(*tasks, crash, return_exceptions=True)
+        assert isinstance(results.pop(), InputError)
+        for seed, found in enumerate(results):
+            assert isinstance(found, torch.Tensor)
+            assert torch.equal(found, prepare(Job.of(prompt(png(900, 900, seed))), RULES).values)
+        # One until the crash is there again, and one for those after it.
+        assert 1 <= made.count(1) <= 2
+        assert pool.has_room
+
+
+@in_loop
+async def test_where_no_process_can_be_started_a_thread_prepares_and_nobody_writes_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = png(400, 400, 1)
+    right = prepare(Job.of(prompt(small)), RULES).values
+    async with opened(max_images=1) as pool:
+        await warmed(pool)
+        executor = pool._executor
+        assert executor is not None
+        submit = executor.submit
+
+        def queued_all_the_same(*args: Any) -> None:
+            submit(*args)
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(executor, "submit", queued_all_the_same)
+            assert torch.equal(await _prepared(pool, png(1800, 1800)), _large())
+        # The process still writes to the only slot, which is nobody's any more.
+        assert not pool.has_room
+        async with pool.patches(prompt(small)) as patches:
+            await asyncio.get_running_loop().run_in_executor(None, submit(os.getpid).result)
+            assert torch.equal(patches.values, right)
+        assert not pool.has_room
+
+
+@in_loop
+async def test_after_a_crash_without_another_process_the_engine_is_to_blame() -> None:
+    async with opened() as pool:
+        await warmed(pool)
+
+        def refuse(_: int) -> ProcessPoolExecutor:
+            executor = ProcessPoolExecutor(1)
+
+            def submit(*_: Any) -> None:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+
+            executor.submit = submit  # type: ignore[assignment, method-assign]
+            return executor
+
+        pool._new_executor = refuse  # type: ignore[method-assign]
+        with pytest.raises(NoVectorsError, match="Try again"):
+            await _prepared(pool, Crash())
+
+
+@in_loop
 async def test_a_caller_that_leaves_does_not_write_into_anothers_pixels() -> None:
-    large, small = png(3000, 3000), png(400, 400, 1)
+    large, small = png(1800, 1800), png(400, 400, 1)
     right = prepare(Job.of(prompt(small)), RULES)
     async with opened(processes=2, max_images=1) as pool:
         await warmed(pool)
@@ -221,6 +292,10 @@ def test_every_core_but_one_prepares_images_up_to_eight(monkeypatch: pytest.Monk
         assert num_processes(None) == processes
     assert num_processes(0) == 0
     assert num_processes(5) == 5
+
+
+def _large() -> torch.Tensor:
+    return prepare(Job.of(prompt(png(1800, 1800))), RULES).values
 
 
 def _workers() -> list[psutil.Process]:

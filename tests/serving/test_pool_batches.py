@@ -10,6 +10,7 @@ from serving.engine.external import ExternalPooler
 from serving.engine.fake import fake_projector, fake_token_embeddings
 from serving.engine.pool_batches import PoolBatches
 from serving.engine.protocol import Pooled, TextPrompt, Want
+from serving.errors import NoVectorsError
 from serving.manifest import read_manifest
 
 BOTH = Want(single=True, multi=True)
@@ -60,6 +61,25 @@ def test_outputs_that_come_together_are_pooled_in_one_thread_in_order(
             assert got.token_ids == expected.token_ids
             assert torch.equal(got.single, expected.single)
             assert torch.equal(got.multi, expected.multi)
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_are_not_the_prompts_are_refused_and_not_averaged(
+    pooler: ExternalPooler,
+) -> None:
+    async def scenario() -> None:
+        batches = PoolBatches(pooler)
+        (first, second, third) = texts(3)
+        # As vLLM gives them for a prompt that it began, took out and began again; and for a cached prefix.
+        for rows in (torch.cat([second[1][:2], second[1]]), second[1][1:]):
+            results = await asyncio.gather(
+                batches.pool(first[0], first[0].token_ids, first[1], BOTH),
+                batches.pool(second[0], second[0].token_ids, rows, BOTH),
+                batches.pool(third[0], third[0].token_ids, third[1], BOTH),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [Pooled, NoVectorsError, Pooled]
 
     asyncio.run(scenario())
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pooling import (
+    EmptySpanError,
     NonFiniteError,
     Projector,
-    ShapeError,
     Span,
     mean_vector,
     multi_vector,
@@ -19,6 +19,7 @@ from pooling import (
 from serving.engine.fake import fake_token_embeddings
 from serving.engine.protocol import ImagePrompt, TextPrompt, Want
 from serving.engine.recipe import Recipe, Reduced
+from serving.errors import NoVectorsError
 from serving.inputs import PageImage
 from serving.manifest import read_manifest
 
@@ -105,8 +106,14 @@ def test_projections_as_they_are_may_exceed_float16(merged_float32: Path) -> Non
 
 
 def test_a_prompt_that_the_worker_could_not_pool_is_an_error() -> None:
-    with pytest.raises(ShapeError, match="20 tokens could not be pooled"):
+    with pytest.raises(NoVectorsError, match="20 tokens could not be pooled"):
         Recipe(SPANS).unpack(torch.empty(0), 20, 8)
+
+
+def test_single_vectors_of_no_span_are_refused_as_pooling_does() -> None:
+    # A `RuntimeError` would end the worker.
+    with pytest.raises(EmptySpanError, match="at least one span"):
+        Recipe(()).means(ROWS)
 
 
 def test_nothing_that_is_not_finite_is_handed_on() -> None:

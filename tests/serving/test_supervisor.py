@@ -163,6 +163,28 @@ def test_a_hanging_engine_is_unresponsive_then_dead_and_its_calls_fail_though_it
     run(scenario())
 
 
+def test_a_long_call_of_which_prompts_are_answered_is_no_hanging_engine(run) -> None:
+    async def scenario() -> None:
+        async with stage() as seen:
+            await seen.until(EngineState.READY)
+            first = seen.inner
+            call = await seen.in_flight()
+            loop = asyncio.get_running_loop()
+            until = loop.time() + 3 * POLICY.stall_timeout_s
+            while loop.time() < until:
+                first.num_answered += 1
+                await asyncio.sleep(0.02)
+            assert not call.done()
+            assert seen.states[-1] is EngineState.READY
+            # Now it hangs.
+            with pytest.raises(EngineDeadError, match=r"stall_timeout_s.*max_batch_tokens"):
+                await call
+            await seen.until(EngineState.READY)
+            assert seen.inner is not first
+
+    run(scenario())
+
+
 def test_an_engine_that_answers_again_is_ready_again(run) -> None:
     async def scenario() -> None:
         patient = RestartPolicy(0.02, 60, 1, 900)

@@ -33,7 +33,7 @@ from serving.engine.imaging.preparing import (
     set_up,
 )
 from serving.engine.protocol import ImagePrompt
-from serving.errors import EngineStoppedError, InputError
+from serving.errors import EngineStoppedError, InputError, NoVectorsError
 
 _log = logging.getLogger(__name__)
 
@@ -62,10 +62,12 @@ class _Slot:
     Attributes:
         number: which.
         written_by: the last that was asked to write to it.
+        is_lost: somebody may write to it at any time.
     """
 
     number: int
     written_by: "Future[Grid] | None" = None
+    is_lost: bool = False
 
     def give_back(self, free: list[int]) -> None:
         """Let others have it as soon as nobody writes to it any more.
@@ -73,10 +75,24 @@ class _Slot:
         A caller may leave while a process still prepares its image; what that writes must not become
         another's pixels.
         """
+        if self.is_lost:
+            return
         if self.written_by is None:
             free.append(self.number)
         else:
             self.written_by.add_done_callback(lambda _: free.append(self.number))
+
+
+@dataclass(frozen=True, slots=True)
+class _Quarantine:
+    """One process, for one image at a time, while there are some that a process may have ended of."""
+
+    executor: ProcessPoolExecutor
+    started: set[psutil.Process]
+
+
+class _NoProcessError(Exception):
+    """A job was not given to a process, as far as is known."""
 
 
 class ImagePool:
@@ -101,7 +117,10 @@ class ImagePool:
         self._executor: ProcessPoolExecutor | None = None
         self._warm: Future[object] | None = None
         self._started: set[psutil.Process] = set()
-        self._alone = asyncio.Semaphore(1)
+        self._alone = asyncio.Lock()
+        self._suspects = 0
+        """Images that were being prepared when a process ended, and are not prepared yet."""
+        self._quarantine: _Quarantine | None = None
         self._closed = False
 
     @asynccontextmanager
@@ -110,6 +129,7 @@ class ImagePool:
 
         Raises:
             InputError: the image cannot be decoded, or is too large for the engine.
+            NoVectorsError: it is not to blame, but no process could be started for it.
             EngineStoppedError: the pool was closed.
         """
         job = Job.of(prompt)
@@ -122,6 +142,9 @@ class ImagePool:
             return
         try:
             grid = await self._in_process(job, slot)
+            if grid is None:
+                yield await asyncio.to_thread(prepare, job, self._rules)
+                return
             assert self._memory is not None
             values = in_slot(self._memory, slot.number, grid, self._rules.spec)
             yield Patches(torch.from_numpy(values), grid)
@@ -184,35 +207,60 @@ class ImagePool:
             initargs=(self._rules, self._memory.path, self._slot_bytes),
         )
 
-    async def _in_process(self, job: Job, slot: _Slot) -> Grid:
+    async def _in_process(self, job: Job, slot: _Slot) -> Grid | None:
+        """Prepare in a process, into `slot`; None if none could be started for it."""
         executor = self._executor
         assert executor is not None
         try:
             return await self._submitted(executor, self._started, job, slot)
+        except _NoProcessError as error:
+            _log.warning("No process for images could be started (%s); a thread takes one.", error)
+            return None
         except BrokenExecutor:
             if self._executor is executor:
                 # Whoever comes next is prepared in a thread until a new process is up.
                 self._executor, self._warm = None, None
-        return await self._again(job, slot)
+        self._suspects += 1
+        try:
+            async with self._alone:
+                return await self._again(job, slot)
+        finally:
+            self._suspects -= 1
+            if not self._suspects:
+                self._end_quarantine()
 
     async def _again(self, job: Job, slot: _Slot) -> Grid:
-        """In a process that has no other image to crash on; one such at a time."""
-        async with self._alone:
+        """In a process that has no other image to crash on."""
+        if self._closed:
+            raise _stopped()
+        if self._quarantine is None:
+            self._quarantine = _Quarantine(self._new_executor(1), set())
+        try:
+            return await self._submitted(
+                self._quarantine.executor, self._quarantine.started, job, slot
+            )
+        except _NoProcessError as error:
+            raise NoVectorsError(
+                f"A process that prepared images ended, and no other could be started ({error}). Try again."
+            ) from error
+        except BrokenExecutor as error:
             if self._closed:
-                raise _stopped()
-            executor, started = self._new_executor(1), set[psutil.Process]()
-            try:
-                return await self._submitted(executor, started, job, slot)
-            except BrokenExecutor as error:
-                if self._closed:
-                    raise _stopped() from error
-                raise InputError(
-                    "The process that prepared the image ended, twice. It is damaged in a way that crashes "
-                    "its decoder, or there is not enough memory for it. Save it anew in another format."
-                ) from error
-            finally:
-                self._kill(started)
-                executor.shutdown(wait=False)
+                raise _stopped() from error
+            raise InputError(
+                "The process that prepared the image ended, twice. It is damaged in a way that crashes "
+                "its decoder, or there is not enough memory for it. Save it anew in another format."
+            ) from error
+        finally:
+            done = slot.written_by
+            if done is None or not done.done() or isinstance(done.exception(), BrokenExecutor):
+                # Its process has ended, or still has an image whose caller has left.
+                self._end_quarantine()
+
+    def _end_quarantine(self) -> None:
+        quarantine, self._quarantine = self._quarantine, None
+        if quarantine is not None:
+            self._kill(quarantine.started)
+            quarantine.executor.shutdown(wait=False)
 
     async def _submitted(
         self,
@@ -221,8 +269,13 @@ class ImagePool:
         job: Job,
         slot: _Slot,
     ) -> Grid:
-        with children_without_main(partial(self._note, started)):
-            prepared = executor.submit(prepare_in_slot, job, slot.number)
+        try:
+            with children_without_main(partial(self._note, started)):
+                prepared = executor.submit(prepare_in_slot, job, slot.number)
+        except OSError as error:
+            # The executor starts a process after it has queued the job: another may do it yet.
+            slot.is_lost = True
+            raise _NoProcessError(str(error)) from error
         slot.written_by = prepared
         # A cancelled future would break the executor should a process end later, for all that wait.
         waiting = asyncio.wrap_future(prepared)

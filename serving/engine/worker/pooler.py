@@ -73,6 +73,7 @@ class RecipePooler(Pooler):  # type: ignore[misc]
         self, hidden_states: Tensor, pooling_metadata: PoolingMetadata
     ) -> list[Tensor | None]:
         """One tensor for each prompt that ends with this step, None for the others."""
+        _forget_what_is_computed_anew(pooling_metadata)
         prompt_lens = pooling_metadata.prompt_lens.tolist()
         outputs: list[Tensor | None] = []
         means: dict[Recipe, list[_Means]] = {}
@@ -132,6 +133,15 @@ class RecipePooler(Pooler):  # type: ignore[misc]
             vision_end_id=ids.vision_end,
         )
         return Recipe((span or whole(num_tokens),), normalized=normalized, dim=dim)
+
+
+def _forget_what_is_computed_anew(metadata: PoolingMetadata) -> None:
+    """A prompt that vLLM took out to make room starts again at its first token, with its rows still kept."""
+    cursor = metadata.get_pooling_cursor()
+    for index, state in enumerate(metadata.pooling_states):
+        starts = cursor.seq_lens_cpu[index] == cursor.num_scheduled_tokens_cpu[index]
+        if state.hidden_states_cache and starts:
+            state.clean()
 
 
 def _finish(finish: Recipe, group: Sequence[_Means], outputs: list[Tensor | None]) -> None:
