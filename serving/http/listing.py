@@ -15,6 +15,9 @@ from serving.http.wire.answers import ErrorAnswer
 from serving.identity import joint_digest
 from serving.service import Service
 
+_DESCRIPTION = "Embeddings of texts, images and PDFs in one space, as single vectors or one vector for each token."
+_FEATURES = ["dimensions", "late_chunking", "truncate", "return_multivector"]
+
 MODELS_PATH = "/v1/models"
 MODEL_PATH = "/v1/models/{model_id:path}"
 
@@ -34,6 +37,23 @@ class CheckpointAnswer(BaseModel):
     """Of the tensors, tokenizers and prompts: of a task, or of all tasks together."""
 
 
+class PricingAnswer(BaseModel):
+    """What the public API's listing says of prices, in dollars."""
+
+    prompt: str = "0"
+    completion: str = "0"
+    image: str = "0"
+    request: str = "0"
+    input_cache_read: str = "0"
+    input_cache_write: str = "0"
+
+
+class DatacenterAnswer(BaseModel):
+    """Where the public API computes."""
+
+    country_code: str
+
+
 class ModelAnswer(BaseModel):
     """One name that requests may give as `model`."""
 
@@ -41,6 +61,15 @@ class ModelAnswer(BaseModel):
 
     id: str
     """The name; `NAME:TASK` also chooses the task, for clients that cannot send one."""
+
+    name: str
+    """The same, for people."""
+
+    description: str
+    """What it is."""
+
+    hugging_face_id: str
+    """The model as its checkpoint names it."""
 
     object: Literal["model"] = "model"
     """Always "model"."""
@@ -68,6 +97,24 @@ class ModelAnswer(BaseModel):
 
     checkpoint: CheckpointAnswer
     """The weights behind it."""
+
+    max_output_length: int = 0
+    """Tokens that it writes: none."""
+
+    quantization: str
+    """The type of its weights."""
+
+    pricing: PricingAnswer = PricingAnswer()
+    """Nothing costs anything here."""
+
+    supported_features: list[str]
+    """Fields of requests that change what vectors are."""
+
+    supported_sampling_parameters: list[str] = []
+    """Nothing is sampled."""
+
+    datacenters: list[DatacenterAnswer] = []
+    """Not known to the server."""
 
     input_modalities: list[str]
     """What it takes."""
@@ -97,6 +144,9 @@ def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int)
         task = catalogue.choose(name, None).task if ":" in name else None
         return ModelAnswer(
             id=name,
+            name=name,
+            description=_DESCRIPTION,
+            hugging_face_id=manifest.model,
             created=created,
             owned_by=manifest.model,
             context_length=min(
@@ -113,6 +163,8 @@ def listing_routes(catalogue: Catalogue, service: Service, max_text_tokens: int)
                 revision=manifest.merge.source.revision,
                 digest=together if task is None else digests[task],
             ),
+            quantization=manifest.dtype,
+            supported_features=_FEATURES if manifest.multi_vector_dim else _FEATURES[:-1],
             input_modalities=["text", "image", "pdf"],
             output_modalities=["embedding"],
         )

@@ -6,11 +6,14 @@ timers; not what is served.
 """
 
 import asyncio
+import uuid
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from serving.http.errors import HttpError, body_of
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -24,7 +27,7 @@ _ANSWER_S = 5.0
 # one; without a bound every answer lets some thousands in.
 MAX_PIPELINED = 32
 
-_NOT_HTTP = "Invalid HTTP request received."
+_NOT_HTTP = "This is not a valid HTTP request."
 _UPGRADES = (b"upgrade", b"http2-settings")
 
 
@@ -76,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             # Body bytes that came with the head count too, so one piece may be over.
             if self._num_head_bytes > MAX_HEAD_BYTES:
-                self.send_400_response("The head of the request is too large.")
+                self.send_400_response(f"The head of a request has at most {MAX_HEAD_BYTES} bytes.")
                 return
             self._num_head_bytes += len(data)
         if self._upload is None:
@@ -166,8 +169,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_reader()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, and hang up."""
-        super().send_400_response(msg)
+        """Refuse what is not HTTP in the shape of any other refusal, and hang up."""
+        request_id = uuid.uuid4().hex
+        body = body_of(HttpError(400, "BAD_REQUEST", msg), request_id)
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
+            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
         self._await_reader()
 
     def shutdown(self) -> None:

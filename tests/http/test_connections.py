@@ -1,5 +1,6 @@
 """What clients do with connections besides using them, byte by byte."""
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -103,6 +104,18 @@ def test_a_head_without_end_is_refused(quick: Live, sent: bytes) -> None:
         connection.send(sent)
         assert connection.rest()[:12] in (b"HTTP/1.1 400", b"")
     assert serves(quick)
+
+
+def test_what_is_no_http_is_refused_in_the_shape_of_any_other_refusal(quick: Live) -> None:
+    for sent in (b"\x16\x03\x01 not http at all\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"):
+        with Connection(port_of(quick)) as connection:
+            connection.send(sent)
+            head, _, body = connection.rest().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"content-type: application/json" in head
+        refusal = json.loads(body)
+        assert refusal["detail"] == refusal["error"]["message"]
+        assert (refusal["code"], len(refusal["request_id"])) == ("BAD_REQUEST", 32)
 
 
 def test_chunk_extensions_without_end_take_no_memory_and_no_longer_than_a_body(quick: Live) -> None:

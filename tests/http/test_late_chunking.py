@@ -114,8 +114,13 @@ def test_an_empty_chunk_is_refused_unless_it_is_the_first(embed: Embed, oracle: 
     assert close(first["embedding"], single(oracle.ids(QUERY)))
 
 
+def test_token_ids_stand_for_a_chunk_as_for_a_text(embed: Embed, oracle: Oracle) -> None:
+    ids = [oracle.ids(chunk) for chunk in CHUNKS]
+    assert embed(input=[ids[0], CHUNKS[1], *ids[2:]]) == embed(input=CHUNKS)
+
+
 def test_only_texts_are_chunks(embed: Embed) -> None:
-    for wrong in ([[1, 2, 3]], ["a", {"image": "QUJD"}], {"pdf": "QUJD"}):
+    for wrong in (["a", {"image": "QUJD"}], {"pdf": "QUJD"}):
         refusal = embed(422, input=wrong)
         assert "late_chunking" in json.dumps(refusal["errors"])
 

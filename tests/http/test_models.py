@@ -43,6 +43,19 @@ def test_a_model_says_what_it_gives_and_takes(live: Live) -> None:
     assert model["checkpoint"]["revision"] is None
 
 
+def test_a_strict_client_of_the_public_api_finds_every_field_that_it_requires(live: Live) -> None:
+    required = {
+        *("id", "hugging_face_id", "name", "created", "input_modalities", "output_modalities"),
+        *("quantization", "context_length", "max_output_length", "pricing", "description"),
+        *("supported_sampling_parameters", "supported_features", "datacenters"),
+    }
+    for model in live.client.get("/v1/models").json()["data"]:
+        assert required <= set(model)
+        assert all(price == "0" for price in model["pricing"].values())
+        assert model["quantization"] == "float32"
+        assert model["name"] == model["id"]
+
+
 def test_a_model_is_told_from_another_by_the_digest_of_its_checkpoint(live: Live) -> None:
     models = live.client.get("/v1/models").json()["data"]
     digests = {model["id"]: model["checkpoint"]["digest"] for model in models}

@@ -32,10 +32,17 @@ _KINDS = ("text", "image", "image_url", "url", "bytes", "pdf")
 
 
 class ItemReader:
-    """Reads the inputs of one request within limits. Every error is an HttpError of 422 that names the field."""
+    """Reads the inputs of one request within limits. Every error is an HttpError of 422 that names the field.
 
-    def __init__(self, limits: BodyLimits) -> None:
+    Args:
+        limits: of the request.
+        cut: texts and lists of token ids that are too long end where the limit is: many times what is kept of
+            their tokens.
+    """
+
+    def __init__(self, limits: BodyLimits, *, cut: bool = False) -> None:
         self._limits = limits
+        self._cut = cut
         self._image_media = image_media(limits.max_image_bytes)
         self._pdf_media = pdf_media(limits.max_pdf_bytes)
         self._num_chars = 0
@@ -118,10 +125,12 @@ class ItemReader:
 
     def _text(self, text: str, field: str) -> TextItem:
         if len(text) > self._limits.max_text_chars:
+            if self._cut:
+                return self._text(text[: self._limits.max_text_chars], field)
             raise invalid(
                 field,
                 f"A text has at most {self._limits.max_text_chars} characters, got {len(text)}. "
-                "Split it.",
+                "Split it, or set truncate.",
                 "text_too_long",
             )
         self._num_chars += len(text)
@@ -132,10 +141,12 @@ class ItemReader:
         if not value:
             raise invalid(field, "A list of token ids has at least one, got none.", "too_short")
         if len(value) > self._limits.max_token_ids:
+            if self._cut:
+                return self._tokens(value[: self._limits.max_token_ids], field)
             raise invalid(
                 field,
                 f"A text has at most {self._limits.max_token_ids} token ids, got {len(value)}. "
-                "Split it.",
+                "Split it, or set truncate.",
                 "text_too_long",
             )
         # A bool is an int, and its type is not.

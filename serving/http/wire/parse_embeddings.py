@@ -11,11 +11,12 @@ from serving.http.wire.bodies import EmbeddingsBody
 from serving.http.wire.calls import EmbeddingsCall, Format, FormatChoice
 from serving.http.wire.document import checked, json_object
 from serving.http.wire.item_reader import ItemReader
-from serving.http.wire.items import Item, PdfItem, PdfUrlItem, TextItem
+from serving.http.wire.items import Item, PdfItem, PdfUrlItem, TextItem, TokensItem
 from serving.http.wire.limits import BodyLimits
 from serving.http.wire.problems import attempt, attempt_given, invalid_all
 
 _DEFAULT_FORMAT = FormatChoice((Format.FLOAT,), keyed=False)
+_CLIENTS_OWN_FORMATS = (_DEFAULT_FORMAT, FormatChoice((Format.BASE64,), keyed=False))
 
 
 def parse_embeddings(body: bytes, limits: BodyLimits) -> EmbeddingsCall:
@@ -25,9 +26,9 @@ def parse_embeddings(body: bytes, limits: BodyLimits) -> EmbeddingsCall:
         HttpError: 422; names what is wrong, up to ten fields.
     """
     document = json_object(body)
-    reader = ItemReader(limits)
     errors: list[FieldError] = []
     fields = attempt(lambda: checked(EmbeddingsBody, document), errors)
+    reader = ItemReader(limits, cut=fields is not None and fields.truncate is True)
     items = attempt_given(document, "input", reader.one_or_more, errors)
     if fields is None or items is None:
         raise invalid_all(errors)
@@ -65,7 +66,8 @@ def _conflicts(fields: EmbeddingsBody, items: tuple[Item, ...]) -> list[FieldErr
             "Tokens are returned beside multi-vectors. Set return_multivector as well.",
         ),
         (
-            fields.late_chunking and not all(isinstance(item, TextItem) for item in items),
+            fields.late_chunking
+            and not all(isinstance(item, TextItem | TokensItem) for item in items),
             "late_chunking",
             "Late chunking is for texts. Send other inputs in a request without it.",
         ),
@@ -89,7 +91,11 @@ def _format_choices(fields: EmbeddingsBody) -> dict[str, FormatChoice]:
         "encoding_format": fields.encoding_format,
         "encoding_type": fields.encoding_type,
     }
-    return {name: choice for name, choice in choices.items() if choice is not None}
+    given = {name: choice for name, choice in choices.items() if choice is not None}
+    if len(given) > 1 and given.get("encoding_format") in _CLIENTS_OWN_FORMATS:
+        # OpenAI's client asks for base64 where its user asked for nothing in its own words.
+        del given["encoding_format"]
+    return given
 
 
 def _format_conflicts(choices: dict[str, FormatChoice]) -> list[FieldError]:

@@ -27,9 +27,9 @@ def parse_rerank(body: bytes, limits: BodyLimits) -> RerankCall:
         HttpError: 422; names what is wrong, up to ten fields.
     """
     document = json_object(body)
-    reader = ItemReader(limits)
     errors: list[FieldError] = []
     fields = attempt(lambda: checked(RerankBody, document), errors)
+    reader = ItemReader(limits, cut=fields is not None and fields.truncate is not False)
     query = attempt_given(document, "query", reader.one, errors)
     documents = attempt_given(document, "documents", reader.several, errors)
     errors += _pdfs("query", query) + _pdfs("documents", documents)
@@ -54,9 +54,9 @@ def parse_score(body: bytes, limits: BodyLimits) -> ScoreCall:
         HttpError: 422; names what is wrong, up to ten fields.
     """
     document = json_object(body)
-    reader = ItemReader(limits)
     errors: list[FieldError] = []
     fields = attempt(lambda: checked(ScoreBody, document), errors)
+    reader = ItemReader(limits, cut=fields is not None and fields.truncate is not False)
     names = attempt(lambda: _score_names(document), errors)
     if names is None:
         raise invalid_all(errors)

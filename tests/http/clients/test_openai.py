@@ -89,6 +89,22 @@ def test_images_and_texts_mixed_as_extra_body(
     assert_same([item.embedding for item in answer.data], expected)
 
 
+def test_the_contracts_own_name_of_the_format_may_be_asked_for(
+    client: openai.OpenAI, api: Embedder
+) -> None:
+    # The client adds `encoding_format="base64"` by itself.
+    expected = api.encode(TEXTS, task="text-matching")
+    for name in ("float", "base64"):
+        got = client.embeddings.create(
+            model=MODEL, input=TEXTS, extra_body={"embedding_type": name}
+        )
+        assert_same([one.embedding for one in got.data], expected)
+    both = client.embeddings.create(
+        model=MODEL, input=TEXTS, extra_body={"embedding_type": ["float", "ubinary"]}
+    )
+    assert all(set(one.embedding) == {"float", "ubinary"} for one in both.data)  # type: ignore[comparison-overlap]
+
+
 def test_binary_needs_only_extra_body(client: openai.OpenAI, api: Embedder) -> None:
     # The client would decode what is a string; lists of integers pass through.
     vectors = api.encode(TEXTS, task="text-matching", convert_to_tensor=True)

@@ -173,10 +173,9 @@ def wrong_inputs() -> Iterator[Case]:
             "return_tokenized_input",
         ),
         "late chunks of images": ({"late_chunking": True, "input": [image]}, "late_chunking"),
-        "late chunks of ids": ({"late_chunking": True, "input": ids}, "late_chunking"),
         "late chunks of nothing": ({"late_chunking": True, "input": ["a", ""]}, "input.1"),
         "two formats": (
-            {"embedding_type": "float", "encoding_format": "base64"},
+            {"embedding_type": "float", "encoding_format": "ubinary"},
             "encoding_format",
         ),
     }

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from serving.http.wire.calls import EmbeddingsCall, Format
-from serving.http.wire.items import TextItem
+from serving.http.wire.items import TextItem, TokensItem
 from serving.http.wire.parse_embeddings import parse_embeddings
-from tests.http.wire.bodies import LIMITS, MODEL, body_of, embeddings, refusal, refused
+from tests.http.wire.bodies import LIMITS, MODEL, body_of, embeddings, refusal, refused, rerank
 
 DEFAULTS = EmbeddingsCall(
     model=MODEL,
@@ -89,12 +89,35 @@ def test_names_of_the_format_may_be_given_together_when_they_agree():
 
 
 def test_names_of_the_format_that_differ_are_refused():
-    assert refused(embedding_type="float", encoding_format="base64") == [
+    assert refused(embedding_type="float", encoding_format="ubinary") == [
         ("encoding_format", "conflict")
     ]
-    assert refused(encoding_format="float", encoding_type=["float"]) == [
+    assert refused(embedding_type="float", encoding_type=["float"]) == [
         ("encoding_type", "conflict")
     ]
+
+
+@pytest.mark.parametrize("clients_own", ["base64", "float"])
+def test_what_a_client_adds_by_itself_gives_way_to_what_its_user_asked_for(clients_own):
+    for asked, formats in (("binary", (Format.BINARY,)), (["float", "ubinary"], None)):
+        call = embeddings(embedding_type=asked, encoding_format=clients_own)
+        assert call.formats == (formats or (Format.FLOAT, Format.UBINARY))
+        assert call.keyed == isinstance(asked, list)
+    assert embeddings(encoding_type="int8", encoding_format=clients_own).formats == (Format.INT8,)
+
+
+def test_with_truncate_what_is_too_long_is_cut_before_it_is_tokenised():
+    ids = list(range(LIMITS.max_token_ids + 9))
+    (cut,) = embeddings(input=[ids], truncate=True).items
+    assert cut == TokensItem(tuple(ids[:-9]))
+    (cut,) = embeddings(input="a" * (LIMITS.max_text_chars + 9), truncate=True).items
+    assert cut == TextItem("a" * LIMITS.max_text_chars)
+    # What is compared is cut unless the caller says otherwise.
+    assert rerank(documents=["b" * (LIMITS.max_text_chars + 9)]).documents == (
+        TextItem("b" * LIMITS.max_text_chars),
+    )
+    for body in ({"input": [ids]}, {"input": ["a" * (LIMITS.max_text_chars + 9)]}):
+        assert refused(**body) == [("input.0", "text_too_long")]
 
 
 @pytest.mark.parametrize("dimensions", [1, 128, 2048, 2**40])
@@ -142,7 +165,6 @@ def test_options_reach_the_call():
     [
         ({"dimensions": 64, "return_multivector": True}, "dimensions"),
         ({"return_tokenized_input": True}, "return_tokenized_input"),
-        ({"late_chunking": True, "input": [[1, 2]]}, "late_chunking"),
         ({"late_chunking": True, "input": ["a", {"image": "QUJD"}]}, "late_chunking"),
         ({"late_chunking": True, "input": {"pdf": "QUJD"}}, "late_chunking"),
     ],
