@@ -22,13 +22,16 @@ _STALE_S = 60.0
 # How much one call moves what calls usually have, and the most of the bound that a usual call is taken for.
 _USUAL_WEIGHT = 1 / 16
 _MAX_USUAL_SHARE = 1 / 20
+# So many small calls fit into what may wait.
+_SMALL_CALLS = 20
 
 
 class Admission:
     """Room for calls.
 
     While there is room, whoever comes is let in. When there is none, a caller is let in that waits for less than
-    its share of the bounds: one caller's large call does not keep the others out.
+    its share of the bounds, and a small call whose caller does, its largest call aside: one large call keeps
+    neither other callers out nor its own caller's small ones.
 
     Args:
         max_tokens: of all calls that were let in.
@@ -49,13 +52,16 @@ class Admission:
         self._max_wait_s = max_wait_s
         self.free_tokens: int = free_tokens
         """As many as the engine takes at once; they do not wait."""
-        self._held: Counter[str] = Counter()
-        self._expected: Counter[str] = Counter()
+        self._held = _Held()
+        self._expected = _Held()
         self._usual_tokens = 0.0
         self.speed: Speed = Speed(clock)
         """How fast the engine is."""
-        self.num_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
         """Tokens of all calls that were let in and have not ended."""
+        return self._held.num_tokens
 
     @contextmanager
     def place(self, caller: str, num_tokens: int) -> Iterator[None]:
@@ -69,15 +75,8 @@ class Admission:
         self._usual_tokens += _USUAL_WEIGHT * (num_tokens - self._usual_tokens)
         if (full := self.refusal(caller, num_tokens)) is not None:
             raise full
-        self.num_tokens += num_tokens
-        self._held[caller] += num_tokens
-        try:
+        with self._held.call(caller, num_tokens):
             yield
-        finally:
-            self.num_tokens -= num_tokens
-            self._held[caller] -= num_tokens
-            if not self._held[caller]:
-                del self._held[caller]
 
     @contextmanager
     def expected(self, caller: str) -> Iterator[None]:
@@ -91,29 +90,26 @@ class Admission:
         """
         if (full := self.usual_refusal(caller)) is not None:
             raise full
-        num_tokens = self._usual()
-        self._expected[caller] += num_tokens
-        try:
+        with self._expected.call(caller, self._usual()):
             yield
-        finally:
-            self._expected[caller] -= num_tokens
-            if not self._expected[caller]:
-                del self._expected[caller]
 
     def refusal(self, caller: str, num_tokens: int) -> QueueFullError | None:
         """Why a call of `caller` would not be let in now, with the time in which it should be."""
-        return self._refusal(caller, num_tokens, Counter())
+        return self._refusal(caller, num_tokens, _Held())
 
-    def _refusal(
-        self, caller: str, num_tokens: int, expected: Counter[str]
-    ) -> QueueFullError | None:
-        counted = self.num_tokens + expected.total()
+    def _refusal(self, caller: str, num_tokens: int, expected: "_Held") -> QueueFullError | None:
+        counted = self.num_tokens + expected.num_tokens
         if not counted or not self._is_over(counted + num_tokens):
             return None
         # What it would be if everybody who waits, waited for as much as this caller.
-        num_callers = len({caller, *self._held, *expected})
-        own_tokens = self._held[caller] + expected[caller] + num_tokens
+        num_callers = len({caller, *self._held.tokens, *expected.tokens})
+        own_tokens = self._held.tokens[caller] + expected.tokens[caller] + num_tokens
         if not self._is_over(own_tokens * num_callers):
+            return None
+        # And what it would be if its largest call were like this one.
+        largest = max(self._held.calls.get(caller, ()), default=0)
+        own_tokens -= max(0, largest - num_tokens)
+        if not self._is_over(max(own_tokens, num_tokens * _SMALL_CALLS) * num_callers):
             return None
         wait_s = self.speed.seconds_for(counted)
         room_s = _UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s / 2
@@ -138,6 +134,31 @@ class Admission:
             return True
         wait_s = self.speed.seconds_for(num_tokens)
         return num_tokens > self.free_tokens and wait_s is not None and wait_s > self._max_wait_s
+
+
+class _Held:
+    """Tokens and calls, of all callers and of each that has any."""
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        self.tokens: Counter[str] = Counter()
+        self.calls: dict[str, list[int]] = {}
+        """Tokens of each call."""
+
+    @contextmanager
+    def call(self, caller: str, num_tokens: int) -> Iterator[None]:
+        """Count one until the block is left."""
+        self.num_tokens += num_tokens
+        self.tokens[caller] += num_tokens
+        self.calls.setdefault(caller, []).append(num_tokens)
+        try:
+            yield
+        finally:
+            self.num_tokens -= num_tokens
+            self.tokens[caller] -= num_tokens
+            self.calls[caller].remove(num_tokens)
+            if not self.calls[caller]:
+                del self.tokens[caller], self.calls[caller]
 
 
 class Speed:

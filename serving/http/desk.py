@@ -27,6 +27,9 @@ Call = TypeVar("Call")
 # A millisecond or two of JSON.
 _QUICK_BODY_BYTES = 1024 * 1024
 
+# How much slower than the engine can be it may have looked, as while it warmed up.
+_SLOW_FACTOR = 2
+
 # With `truncate` more may come than are kept.
 _IDS_PER_TOKEN = 4
 
@@ -89,7 +92,8 @@ class Desk:
         """Charge for `prepared`, and embed it when its turns come; `field` has most of the inputs.
 
         Raises:
-            HttpError: the caller's tokens are used up, or it asks for too many multi-vectors.
+            HttpError: the caller's tokens are used up, or it asks for too many multi-vectors, or for what the
+                engine cannot do in a request's time.
             QueueFullError: too much waits already.
             EngineError: the engine cannot answer.
         """
@@ -102,6 +106,7 @@ class Desk:
                 f"{bound}, as each token is a vector. Send fewer inputs at once.",
                 "too_many_tokens",
             )
+        self._check_time(lane, num_tokens, field)
         await admitted.charge.tokens(num_tokens)
         visit = admitted.visit
         flow = Flow(
@@ -111,6 +116,18 @@ class Desk:
             running=visit.stages.measure(Stage.ENGINE),
         )
         return await lane.pipeline.run(prepared, flow)
+
+    def _check_time(self, lane: Lane, num_tokens: int, field: str) -> None:
+        """Refuse what would take its whole time of the engine, and be answered 504 in the end."""
+        seconds = lane.turns.admission.speed.seconds_for(num_tokens)
+        timeout_s = self.settings.request_timeout_s
+        if seconds is not None and seconds > _SLOW_FACTOR * timeout_s:
+            raise invalid(
+                field,
+                f"{num_tokens} tokens take some {seconds:.0f} s at the speed seen lately; a request has "
+                f"{timeout_s:g} s. Send fewer inputs at once.",
+                "too_many_tokens",
+            )
 
     def reply(self, admitted: Admitted, body: bytes, media_type: str) -> Answer:
         """An answer that says what is left of the caller's limits."""

@@ -1,5 +1,6 @@
 """What a request passes before and while it costs the engine something, seen from outside."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -93,6 +94,40 @@ def test_a_request_that_finds_no_room_is_refused_and_those_inside_are_not(
         assert embed(live, *["1" * 20] * 5).status_code == 503
         engine.go.set()
         assert first.reply().status == 200
+
+
+def test_a_callers_large_call_does_not_keep_its_own_query_out(merged_float32: Path) -> None:
+    settings = ServerSettings(port=0, max_queued_tokens=500, max_running_tokens=100)
+    with (
+        held_server(merged_float32, settings) as (live, engine),
+        Connection(port_of(live)) as large,
+        Connection(port_of(live)) as small,
+    ):
+        admission = live.service.lane(TASK).turns.admission
+        large.send(post(embeddings(*["many words of text"] * 300)))
+        until(lambda: admission.num_tokens > 500, "the queue is more than full")
+        waiting = admission.num_tokens
+        small.send(post(embeddings("a")))
+        until(lambda: admission.num_tokens > waiting, "it waits, too")
+        assert embed(live, *["many words of text"] * 10).status_code == 503
+        engine.go.set()
+        assert small.reply().status == 200
+        assert large.reply().status == 200
+
+
+def test_a_call_that_cannot_end_in_time_is_refused_before_it_begins(merged_float32: Path) -> None:
+    settings = ServerSettings(port=0, request_timeout_s=10, max_running_tokens=8)
+    with held_server(merged_float32, settings) as (live, engine):
+        engine.go.set()
+        admission = live.service.lane(TASK).turns.admission
+        admission.speed.note(is_full=True)
+        time.sleep(1.2)
+        admission.speed.ended(6)  # some 5 tokens a second
+        admission.speed.note(is_full=False)
+        refusal = embed(live, *["many words of text"] * 300)
+        assert refusal.status_code == 422
+        assert "Send fewer inputs at once" in refusal.json()["detail"]
+        assert embed(live, "a").status_code == 200
 
 
 def test_a_server_on_its_way_out_answers_and_sends_clients_elsewhere(merged_float32: Path) -> None:

@@ -31,7 +31,7 @@ def test_past_the_bound_a_call_is_refused_at_once_and_takes_nothing() -> None:
             admission.place("a", 41).__enter__()
         with admission.place("a", 40):
             assert admission.num_tokens == 100
-            assert admission.refusal("a", 1) is not None
+            assert admission.refusal("a", 6) is not None
         assert admission.num_tokens == 60
     assert admission.num_tokens == 0
 
@@ -39,18 +39,38 @@ def test_past_the_bound_a_call_is_refused_at_once_and_takes_nothing() -> None:
 def test_a_call_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
     admission = Admission(max_tokens=100)
     with admission.place("a", 500), pytest.raises(QueueFullError):
-        admission.place("a", 1).__enter__()
+        admission.place("a", 6).__enter__()
 
 
 def test_one_callers_large_call_does_not_keep_the_others_out() -> None:
     admission = Admission(max_tokens=100)
     with admission.place("large", 5000):
-        assert admission.refusal("large", 1) is not None
+        assert admission.refusal("large", 6) is not None
         with admission.place("small", 50):  # half of what may wait, as there are two
-            assert admission.refusal("small", 1) is not None
+            assert admission.refusal("small", 3) is not None
             with admission.place("third", 33):
-                assert admission.refusal("third", 1) is not None
+                assert admission.refusal("third", 2) is not None
     assert admission.num_tokens == 0
+
+
+def test_one_large_call_does_not_keep_its_callers_small_ones_out() -> None:
+    admission = Admission(max_tokens=1000)
+    with admission.place("a", 50_000), ExitStack() as small:
+        num_small = 0
+        while admission.refusal("a", 40) is None:
+            small.enter_context(admission.place("a", 40))
+            num_small += 1
+        assert num_small == 1000 // 40 - 1
+        assert admission.refusal("b", 40) is None
+    # Nor a second large one, nor one of middle size: only what is gone soon.
+    with admission.place("a", 50_000):
+        assert admission.refusal("a", 51) is not None
+        assert admission.refusal("a", 50) is None
+    # A queue full of small calls is full.
+    with ExitStack() as small:
+        for _ in range(25):
+            small.enter_context(admission.place("a", 40))
+        assert admission.refusal("a", 40) is not None
 
 
 def test_while_usual_calls_find_no_room_they_are_refused_unread() -> None:
@@ -59,7 +79,9 @@ def test_while_usual_calls_find_no_room_they_are_refused_unread() -> None:
         with admission.place("a", 40):
             pass
     assert admission.usual_refusal("a") is None
-    with admission.place("a", 970):
+    with ExitStack() as held:
+        for _ in range(25):
+            held.enter_context(admission.place("a", 39))
         assert admission.refusal("a", 1) is None
         assert admission.usual_refusal("a") is not None
         assert admission.usual_refusal("b") is None  # has its share
@@ -94,7 +116,9 @@ def test_a_large_call_does_not_make_large_calls_usual() -> None:
             pass
     with admission.place("a", 900):
         assert admission.usual_refusal("a") is None
-    with admission.place("a", 960):
+    with ExitStack() as held:
+        for _ in range(24):
+            held.enter_context(admission.place("a", 40))
         assert admission.usual_refusal("a") is not None
 
 
@@ -136,7 +160,7 @@ def test_when_to_try_again_follows_from_the_speed_seen() -> None:
         admission, turns = slow_engine(clock, max_wait_s=5)
         await saturate(turns, clock, num_tokens=100, seconds_each=1)  # 100 tokens a second
         with admission.place("a", 1000):
-            refusal = admission.refusal("a", 1)
+            refusal = admission.refusal("a", 1000)
         assert refusal is not None
         assert refusal.retry_after_s == pytest.approx(5, rel=0.1)  # until half of it has left
 
@@ -146,7 +170,7 @@ def test_when_to_try_again_follows_from_the_speed_seen() -> None:
 def test_without_any_speed_seen_the_wait_is_short() -> None:
     admission = Admission(max_tokens=10)
     with admission.place("a", 10):
-        refusal = admission.refusal("a", 1)
+        refusal = admission.refusal("a", 10)
     assert refusal is not None
     assert 1 <= refusal.retry_after_s <= 5
 
