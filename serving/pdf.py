@@ -30,7 +30,9 @@ from serving.pdf_worker import (
     Job,
     Kind,
 )
+from serving.places import NOBODY, Places
 from serving.settings.documents import DocumentSettings
+from serving.turns import Flow
 
 _log = logging.getLogger(__name__)
 
@@ -50,16 +52,19 @@ class PdfRenderer:
 
     def __init__(self, settings: DocumentSettings) -> None:
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.pdf_processes)
+        self._places = Places(settings.pdf_processes)
         self._running: set[Process] = set()
         self._closed = False
 
-    async def render(self, data: bytes, *, max_page_pixels: int) -> list[bytes]:
+    async def render(
+        self, data: bytes, *, max_page_pixels: int, flow: Flow = NOBODY
+    ) -> list[bytes]:
         """One lossless RGB PNG a page, in order. Waiting for a process is not in `pdf_timeout_s`.
 
         Args:
             data: the PDF.
             max_page_pixels: pixels that are of use to the model; larger pages are scaled down to it.
+            flow: whose turn this is.
 
         Raises:
             InputError: it is no PDF, is encrypted or damaged, or has more than may be rendered.
@@ -78,7 +83,7 @@ class PdfRenderer:
             max_memory_bytes=_MAX_WORKER_MEMORY_BYTES,
             max_cpu_s=math.ceil(self._settings.pdf_timeout_s) + 1,
         )
-        async with self._slots:
+        async with self._places.taken(flow):
             if self._closed:
                 raise StoppingError()
             try:
@@ -103,11 +108,8 @@ class PdfRenderer:
         self._closed = True
         for process in self._running:
             _kill(process)
-        # Slots come back in the order they were asked for, so these are the last ones.
-        for _ in range(self._settings.pdf_processes):
-            await self._slots.acquire()
-        for _ in range(self._settings.pdf_processes):
-            self._slots.release()
+        async with self._places.all_taken():
+            pass
 
     async def _render(self, data: bytes, job: Job) -> list[bytes]:
         process = await _start(job)

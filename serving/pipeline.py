@@ -5,7 +5,9 @@ implementations; knows no wire format.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, assert_never
 
 from pooling import Span
@@ -14,7 +16,8 @@ from serving.errors import InputError, TaskError
 from serving.images import ImageLimits, PatchGrid, measure_image, patch_grid
 from serving.inputs import Input, PageImage, Text
 from serving.manifest import Manifest
-from serving.preparing import in_preparing_thread
+from serving.places import NOBODY, Places
+from serving.preparing import in_preparing_thread, pieces
 from serving.prompts import Prompter
 from serving.together import together
 from serving.turns import Flow, TurnQueue
@@ -68,6 +71,16 @@ class Prepared:
     grids: tuple[PatchGrid | None, ...]
     request: Request
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Prepared]") -> "Prepared":
+        """Neighbours of one call, at least one, as one."""
+        return cls(
+            prompts=tuple(prompt for part in parts for prompt in part.prompts),
+            num_tokens=tuple(size for part in parts for size in part.num_tokens),
+            grids=tuple(grid for part in parts for grid in part.grids),
+            request=parts[0].request,
+        )
+
     def raise_first(self) -> None:
         """Refuse the whole call for its first bad input, before any of it reaches the engine.
 
@@ -92,6 +105,7 @@ class Pipeline:
         prompter: makes the prompts.
         limits: what an image may be, checked before the engine sees it; None leaves that to the engine.
         turns: where calls wait for their turns at the engine; None sends everything at once.
+        preparing: where they wait for their turns at tokenising; None does a call in one go.
     """
 
     def __init__(
@@ -101,8 +115,10 @@ class Pipeline:
         *,
         limits: ImageLimits | None = None,
         turns: TurnQueue | None = None,
+        preparing: Places | None = None,
     ) -> None:
         self._engine = engine
+        self._preparing = preparing
         self._prompter = prompter
         self._limits = limits
         self._turns = turns
@@ -142,19 +158,37 @@ class Pipeline:
         """
         return await self.run(await self.prepare(inputs, request))
 
-    async def prepare(self, inputs: Sequence[Input | InputError], request: Request) -> Prepared:
+    async def prepare(
+        self, inputs: Sequence[Input | InputError], request: Request, flow: Flow | None = None
+    ) -> Prepared:
         """Tokenise texts and measure images; nothing reaches the engine.
+
+        Args:
+            inputs: errors stay in their places.
+            request: what to do with them.
+            flow: whose turns at tokenising these are, with `preparing`.
 
         Raises:
             TaskError: no input could satisfy the request.
+            QueueFullError: with a flow, there are more tokens than have room.
         """
         self.check(request)
         if _is_quick(inputs):
             return self._prepare(inputs, request)
         # Tokenising uses all cores outside the interpreter's lock, and measuring reads files.
-        return await in_preparing_thread(lambda: self._prepare(inputs, request))
+        if self._preparing is None or flow is None:
+            return await in_preparing_thread(lambda: self._prepare(inputs, request))
+        parts: list[Prepared] = []
+        for piece in pieces(inputs, _num_chars):
+            async with self._preparing.taken(flow):
+                part = await in_preparing_thread(partial(self._prepare, inputs[piece], request))
+            parts.append(part)
+            self._check_room(flow, sum(part.total_tokens for part in parts))
+        return Prepared.joined(parts)
 
-    async def prepare_chunks(self, chunks: Sequence[Text], request: Request) -> Prepared:
+    async def prepare_chunks(
+        self, chunks: Sequence[Text], request: Request, flow: Flow | None = None
+    ) -> Prepared:
         """Late chunking: all `chunks` as one prompt, with a span for each.
 
         Raises:
@@ -162,11 +196,24 @@ class Pipeline:
             InputError: a chunk has no tokens, or none is left of it after cutting.
         """
         self.check(request)
-        prompt = await in_preparing_thread(
-            lambda: self._prompter.chunked_prompt(chunks, prompt_name=request.prompt_name)
-        )
-        fitted = _fit_chunks(prompt, self._max_length(request.max_length), request)
+        bound = self._max_length(request.max_length)
+        async with (
+            nullcontext() if self._preparing is None else self._preparing.taken(flow or NOBODY)
+        ):
+            prompt = await in_preparing_thread(
+                lambda: self._prompter.chunked_prompt(
+                    chunks, prompt_name=request.prompt_name, enough=bound
+                )
+            )
+        fitted = _fit_chunks(prompt, len(chunks), bound, request)
         return Prepared((fitted,), (len(fitted.token_ids),), (None,), request)
+
+    def _check_room(self, flow: Flow, num_tokens: int) -> None:
+        """Refuse a call that would be refused when all of it is tokenised, before it is."""
+        if self._turns is not None:
+            full = self._turns.admission.refusal(flow.caller, num_tokens)
+            if full is not None:
+                raise full
 
     async def run(self, prepared: Prepared, flow: Flow | None = None) -> list[Outcome]:
         """Embed what was prepared, in order; with `turns`, in pieces that wait for theirs.
@@ -277,13 +324,13 @@ class Pipeline:
 
 def _is_quick(inputs: Sequence[Input | InputError]) -> bool:
     """Whether preparing takes less time than a thread takes to get its turn on a busy machine."""
-    num_chars = 0
-    for item in inputs:
-        if isinstance(item, PageImage):
-            return False
-        if isinstance(item, Text):
-            num_chars += len(item.text)
-    return num_chars <= _QUICK_CHARS
+    if any(isinstance(item, PageImage) for item in inputs):
+        return False
+    return sum(map(_num_chars, inputs)) <= _QUICK_CHARS
+
+
+def _num_chars(item: Input | InputError) -> int:
+    return len(item.text) if isinstance(item, Text) else 0
 
 
 def _too_long(num_tokens: int, bound: int) -> InputError:
@@ -293,23 +340,24 @@ def _too_long(num_tokens: int, bound: int) -> InputError:
     )
 
 
-def _fit_chunks(prompt: TextPrompt, bound: int, request: Request) -> TextPrompt:
+def _fit_chunks(prompt: TextPrompt, num_chunks: int, bound: int, request: Request) -> TextPrompt:
+    """`prompt` within `bound`; the last of `num_chunks` may have no spans, as they are past it."""
     size, spans = len(prompt.token_ids), prompt.spans
     assert spans is not None
     if size <= bound:
         return prompt
     if request.too_long == "refuse":
         raise InputError(
-            f"The chunks have {size} tokens together; late chunking takes at most {bound}, "
-            "because they are one sequence. Send fewer, or set truncate to have them cut."
+            f"The chunks have more than {bound} tokens together, which late chunking takes at most, because "
+            "they are one sequence. Send fewer, or set truncate to have them cut."
         )
-    for index, span in enumerate(spans):
-        if span.start >= bound:
-            raise InputError(
-                f"Nothing is left of the chunk when the sequence is cut to {bound} tokens. "
-                "Send fewer chunks.",
-                index=index,
-            )
+    num_left = sum(span.start < bound for span in spans)
+    if num_left < num_chunks:
+        raise InputError(
+            f"Nothing is left of the chunk when the sequence is cut to {bound} tokens. "
+            "Send fewer chunks.",
+            index=num_left,
+        )
     return TextPrompt(
         token_ids=prompt.token_ids[:bound],
         spans=tuple(Span(span.start, min(span.stop, bound)) for span in spans),

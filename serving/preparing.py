@@ -1,11 +1,12 @@
 """The few threads that tokenise texts and measure images, for all engines of the process.
 
 They are not the event loop's own threads: those pool, decode and encode, and must not wait behind long
-texts whose callers have left. Knows nothing of what is called.
+texts whose callers have left. A server gives them out in turns (`serving.places`), a piece at a time. Knows
+nothing of what is called.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -13,7 +14,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Tokenising uses all cores by itself; the second is for whoever comes while the first has a long text.
-_NUM_THREADS = 2
+NUM_THREADS = 2
+
+
+# A tenth of a second of one core, but for one text that is longer: who comes meanwhile does not wait longer.
+_PIECE_CHARS = 256 * 1024
+_PIECE_ITEMS = 256
+
+
+def pieces(items: Sequence[T], num_chars: Callable[[T], int]) -> list[slice]:
+    """Cut `items` into neighbours that are prepared in one go."""
+    found: list[slice] = []
+    start = in_piece = 0
+    for at, item in enumerate(items):
+        chars = num_chars(item)
+        if at > start and (at - start >= _PIECE_ITEMS or in_piece + chars > _PIECE_CHARS):
+            found.append(slice(start, at))
+            start, in_piece = at, 0
+        in_piece += chars
+    if start < len(items):
+        found.append(slice(start, len(items)))
+    return found
 
 
 async def in_preparing_thread(call: Callable[[], T]) -> T:
@@ -24,4 +45,4 @@ async def in_preparing_thread(call: Callable[[], T]) -> T:
 @cache
 def _executor() -> ThreadPoolExecutor:
     # Its threads are joined when the interpreter exits.
-    return ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="polyvec-prepare")
+    return ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="polyvec-prepare")

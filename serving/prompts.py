@@ -16,6 +16,7 @@ from serving.engine.protocol import ImagePrompt, TextPrompt
 from serving.errors import CheckpointError, InputError, TaskError
 from serving.inputs import PageImage, Text
 from serving.manifest import Manifest, read_manifest
+from serving.preparing import pieces
 
 
 class Prompter:
@@ -53,11 +54,14 @@ class Prompter:
         ids = self._encode([prefix + text.text for text in texts])
         return [TextPrompt(token_ids=tuple(one[:max_length])) for one in ids]
 
-    def chunked_prompt(self, chunks: Sequence[Text], *, prompt_name: str | None) -> TextPrompt:
+    def chunked_prompt(
+        self, chunks: Sequence[Text], *, prompt_name: str | None, enough: int | None = None
+    ) -> TextPrompt:
         """One sequence of all `chunks`, with a span for each: late chunking.
 
         The prefix stands once, at the head, and belongs to the first span; every chunk is tokenised by
-        itself, so that no token lies across a border. One chunk gives the prompt of an ordinary text.
+        itself, so that no token lies across a border. One chunk gives the prompt of an ordinary text. Once there
+        are more tokens than `enough`, no further chunks need be tokenised: these have no span.
 
         Raises:
             TaskError: the manifest has no prompt of that name.
@@ -67,11 +71,16 @@ class Prompter:
         texts = [prefix + chunks[0].text, *(chunk.text for chunk in chunks[1:])]
         ids: list[int] = []
         spans: list[Span] = []
-        for index, part in enumerate(self._encode(texts)):
-            if not part:
-                raise InputError("The chunk has no tokens to pool. Leave it out.", index=index)
-            spans.append(Span(len(ids), len(ids) + len(part)))
-            ids += part
+        for piece in pieces(texts, len):
+            for part in self._encode(texts[piece]):
+                if not part:
+                    raise InputError(
+                        "The chunk has no tokens to pool. Leave it out.", index=len(spans)
+                    )
+                spans.append(Span(len(ids), len(ids) + len(part)))
+                ids += part
+            if enough is not None and len(ids) > enough:
+                break
         return TextPrompt(token_ids=tuple(ids), spans=tuple(spans))
 
     def text_of(self, token_ids: Sequence[int]) -> Text:

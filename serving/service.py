@@ -16,6 +16,8 @@ from serving.images import ImageLimits
 from serving.inputs import Text
 from serving.manifest import Manifest
 from serving.pipeline import Pipeline
+from serving.places import Places
+from serving.preparing import NUM_THREADS
 from serving.prompts import Prompter
 from serving.settings import ServerSettings
 from serving.supervisor import EngineState, RestartPolicy, SupervisedEngine
@@ -52,8 +54,10 @@ class Lane:
     """Tokens that one engine is given at once."""
 
     @classmethod
-    def around(cls, engine: Engine, prompter: Prompter, settings: ServerSettings) -> Self:
-        """The queue and the path in front of `engine`."""
+    def around(
+        cls, engine: Engine, prompter: Prompter, settings: ServerSettings, preparing: Places
+    ) -> Self:
+        """The queue and the path in front of `engine`; `preparing` is shared by all lanes."""
         step_tokens = settings.max_batch_tokens
         running_tokens = settings.max_running_tokens or _STEPS_AHEAD * step_tokens
         turns = TurnQueue(
@@ -72,7 +76,7 @@ class Lane:
             max_aspect_ratio=prompter.manifest.image.max_aspect_ratio,
             one_frame=True,
         )
-        pipeline = Pipeline(engine, prompter, limits=limits, turns=turns)
+        pipeline = Pipeline(engine, prompter, limits=limits, turns=turns, preparing=preparing)
         return cls(engine, prompter, turns, pipeline, running_tokens)
 
     @property
@@ -89,8 +93,10 @@ class Lane:
 class Service:
     """All lanes of one process."""
 
-    def __init__(self, lanes: Mapping[str, Lane]) -> None:
-        self.lanes: dict[str, Lane] = dict(lanes)
+    def __init__(self) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self.preparing: Places = Places(NUM_THREADS)
+        """Turns at the threads that tokenise."""
         self.on_state: Callable[[str, EngineState], None] | None = None
         """Told every new state of a watched engine, with its task."""
 
@@ -102,12 +108,12 @@ class Service:
         settings: ServerSettings,
     ) -> Self:
         """Serve with engines that run already, one for each task's directory."""
-        return cls(
-            {
-                task: Lane.around(engines[task], Prompter.load(path), settings)
-                for task, path in directories.items()
-            }
-        )
+        service = cls()
+        for task, path in directories.items():
+            service.lanes[task] = Lane.around(
+                engines[task], Prompter.load(path), settings, service.preparing
+            )
+        return service
 
     @classmethod
     def supervised(
@@ -131,7 +137,7 @@ class Service:
         """
         # Every checkpoint is read before the first engine starts.
         prompters = {task: Prompter.load(path) for task, path in directories.items()}
-        service = cls({})
+        service = cls()
         for task, prompter in prompters.items():
             engine = SupervisedEngine(
                 partial(start, directories[task]),
@@ -142,7 +148,7 @@ class Service:
                 on_change=partial(service._changed, task),
                 name=f"engine of {task}",
             )
-            service.lanes[task] = Lane.around(engine, prompter, settings)
+            service.lanes[task] = Lane.around(engine, prompter, settings, service.preparing)
             engine.start()
         return service
 

@@ -116,6 +116,7 @@ async def application(
             sources=Sources(
                 fetcher,
                 pdfs,
+                service.preparing,
                 max_image_bytes=settings.max_image_bytes,
                 max_pdf_bytes=settings.max_pdf_bytes,
                 max_page_pixels=_page_pixels(service),

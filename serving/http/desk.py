@@ -1,9 +1,8 @@
 """What the routes that compute share: who lets requests in, what opens their inputs, who runs them."""
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from serving.engine.protocol import Outcome
@@ -20,7 +19,6 @@ from serving.http.wire.limits import BodyLimits
 from serving.pipeline import Prepared
 from serving.service import Lane
 from serving.settings import ServerSettings
-from serving.turns import Flow
 
 Call = TypeVar("Call")
 
@@ -43,7 +41,6 @@ class Desk:
     guard: Guard
     sources: Sources
     bodies: Bodies
-    _calls: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @property
     def body_limits(self) -> BodyLimits:
@@ -74,6 +71,7 @@ class Desk:
             lane.prompter,
             admitted.visit.stages,
             admitted.share,
+            admitted.flow,
             max_chars=self.settings.max_request_chars,
         )
 
@@ -108,12 +106,11 @@ class Desk:
             )
         self._check_time(lane, num_tokens, field)
         await admitted.charge.tokens(num_tokens)
-        visit = admitted.visit
-        flow = Flow(
-            caller=visit.flow_name,
-            call=str(next(self._calls)),
-            waiting=visit.stages.measure(Stage.QUEUE),
-            running=visit.stages.measure(Stage.ENGINE),
+        stages = admitted.visit.stages
+        flow = replace(
+            admitted.flow,
+            waiting=stages.measure(Stage.QUEUE),
+            running=stages.measure(Stage.ENGINE),
         )
         return await lane.pipeline.run(prepared, flow)
 

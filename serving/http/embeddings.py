@@ -16,6 +16,7 @@ from serving.http.answer import JSON, joined
 from serving.http.catalogue import Choice
 from serving.http.desk import Desk
 from serving.http.errors import invalid
+from serving.http.guard import Admitted
 from serving.http.sources import Source, counts_of
 from serving.http.stages import Stage
 from serving.http.usage import note_usage
@@ -57,7 +58,7 @@ class EmbeddingsRoute:
             admitted.visit.inputs = counts_of(call.items, sources)
             room = choice.lane.turns.admission.expected(admitted.visit.flow_name)
             with stages.measure(Stage.PREPARE), room:
-                prepared = await self._prepared(call, choice, sources)
+                prepared = await self._prepared(admitted, call, choice, sources)
             pooled = pooled_or_raise(
                 await self._desk.run(admitted, choice.lane, prepared), name_index=True
             )
@@ -76,7 +77,7 @@ class EmbeddingsRoute:
             return self._desk.reply(admitted, body, media_type)
 
     async def _prepared(
-        self, call: EmbeddingsCall, choice: Choice, sources: Sequence[Source]
+        self, admitted: Admitted, call: EmbeddingsCall, choice: Choice, sources: Sequence[Source]
     ) -> Prepared:
         request = PipelineRequest(
             want=Want(
@@ -93,9 +94,9 @@ class EmbeddingsRoute:
         inputs = [source.input for source in sources]
         if call.late_chunking:
             chunks = [item for item in inputs if isinstance(item, Text)]
-            prepared = await pipeline.prepare_chunks(chunks, request)
+            prepared = await pipeline.prepare_chunks(chunks, request, admitted.flow)
         else:
-            prepared = await pipeline.prepare(inputs, request)
+            prepared = await pipeline.prepare(inputs, request, admitted.flow)
         prepared.raise_first()
         return prepared
 

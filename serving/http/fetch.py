@@ -17,7 +17,9 @@ from serving.http.connecting import CheckedBackend
 from serving.http.errors import HttpError
 from serving.http.resolve import Resolver, resolve
 from serving.http.targets import AllowedHosts, Target, read_target, redirected
+from serving.places import NOBODY, Places
 from serving.settings.server import ServerSettings
+from serving.turns import Flow
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -43,7 +45,7 @@ class Fetcher:
         self._resolver = resolver
         # Of the environment only SSL_CERT_FILE and SSL_CERT_DIR are read, for authorities of one's own.
         self._tls = httpx.create_ssl_context() if tls is None else tls
-        self._slots = asyncio.Semaphore(settings.max_fetches)
+        self._places = Places(settings.max_fetches)
         self._deadlines: set[asyncio.Timeout] = set()
         self._closed = False
         self._headers = (
@@ -53,8 +55,8 @@ class Fetcher:
             ("Connection", "close"),
         )
 
-    async def fetch(self, url: str, *, max_bytes: int) -> bytes:
-        """The file at `url`. Waiting for a slot is not part of `fetch_timeout_s`; all else is.
+    async def fetch(self, url: str, *, max_bytes: int, flow: Flow = NOBODY) -> bytes:
+        """The file at `url`. Waiting for a turn of `flow`'s is not part of `fetch_timeout_s`; all else is.
 
         Raises:
             InputError: the URL may not be fetched, or the answer is not a whole file of `max_bytes`.
@@ -66,7 +68,7 @@ class Fetcher:
             )
         target = read_target(url, self._hosts)
         timeout_s = self._settings.fetch_timeout_s
-        async with self._slots:
+        async with self._places.taken(flow):
             if self._closed:
                 raise _stopping()
             deadline = asyncio.timeout(timeout_s)
@@ -89,11 +91,8 @@ class Fetcher:
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
-        # Slots come back in the order they were asked for, so these are the last ones.
-        for _ in range(self._settings.max_fetches):
-            await self._slots.acquire()
-        for _ in range(self._settings.max_fetches):
-            self._slots.release()
+        async with self._places.all_taken():
+            pass
 
     async def _follow(self, target: Target, max_bytes: int) -> bytes:
         for _ in range(self._settings.fetch_redirects + 1):

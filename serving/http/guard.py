@@ -5,6 +5,7 @@ what the body says.
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from serving.http.edge import ClientGoneError
 from serving.http.errors import HttpError
 from serving.http.limits import Charge, RateLimits
 from serving.http.visit import Visit, visit_of
+from serving.turns import Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,14 @@ class Admitted:
         body: all of its bytes.
         share: counts what it brings into memory beside them.
         charge: what its caller pays, and gets back when it fails.
+        flow: whose turns it takes at whatever there is little of.
     """
 
     visit: Visit
     body: bytes
     share: Share
     charge: Charge
+    flow: Flow
 
 
 class Guard:
@@ -64,6 +68,7 @@ class Guard:
         self._concurrency = concurrency
         self._refusal = refusal
         self._timeout_s = timeout_s
+        self._numbers = itertools.count()
 
     @asynccontextmanager
     async def admit(self, request: Request) -> AsyncIterator[Admitted]:
@@ -79,7 +84,8 @@ class Guard:
             raise full
         with self._bodies.share() as share:
             async with self._inside(request, visit) as (body, charge):
-                yield Admitted(visit, body, share, charge)
+                flow = Flow(visit.flow_name, str(next(self._numbers)))
+                yield Admitted(visit, body, share, charge, flow)
 
     @asynccontextmanager
     async def _inside(self, request: Request, visit: Visit) -> AsyncIterator[tuple[bytes, Charge]]:

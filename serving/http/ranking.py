@@ -121,12 +121,7 @@ class RankingRoutes:
         parts = [
             await self._prepared(admitted, lane, field, truncate=call.truncate) for field in fields
         ]
-        prepared = Prepared(
-            prompts=tuple(prompt for part in parts for prompt in part.prompts),
-            num_tokens=tuple(size for part in parts for size in part.num_tokens),
-            grids=tuple(grid for part in parts for grid in part.grids),
-            request=parts[0].request,
-        )
+        prepared = Prepared.joined(parts)
         border = len(parts[0].prompts)
         outcomes = await self._desk.run(admitted, lane, prepared, field=documents[0])
         pooled = [
@@ -152,7 +147,8 @@ class RankingRoutes:
             room = lane.turns.admission.expected(admitted.visit.flow_name)
             with admitted.visit.stages.measure(Stage.PREPARE), room:
                 pipeline: Pipeline = lane.pipeline
-                prepared = await pipeline.prepare([source.input for source in sources], request)
+                inputs = [source.input for source in sources]
+                prepared = await pipeline.prepare(inputs, request, admitted.flow)
             prepared.raise_first()
         except InputError as error:
             raise field.refusal(error) from error

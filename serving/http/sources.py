@@ -6,6 +6,7 @@ Knows where bytes come from; not what becomes of them.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 from serving.errors import InputError
@@ -24,9 +25,11 @@ from serving.http.wire.items import (
 )
 from serving.inputs import Input, PageImage, Text
 from serving.pdf import PdfRenderer
-from serving.preparing import in_preparing_thread
+from serving.places import Places
+from serving.preparing import in_preparing_thread, pieces
 from serving.prompts import Prompter
 from serving.together import together
+from serving.turns import Flow
 
 _FETCHES_AT_ONCE = 8
 
@@ -51,6 +54,7 @@ class Sources:
         self,
         fetcher: Fetcher,
         pdfs: PdfRenderer,
+        preparing: Places,
         *,
         max_image_bytes: int,
         max_pdf_bytes: int,
@@ -58,6 +62,7 @@ class Sources:
     ) -> None:
         self._fetcher = fetcher
         self._pdfs = pdfs
+        self._preparing = preparing
         self._max_image_bytes = max_image_bytes
         self._max_pdf_bytes = max_pdf_bytes
         self._max_page_pixels = max_page_pixels
@@ -68,6 +73,7 @@ class Sources:
         prompter: Prompter,
         stages: Stages,
         share: Share,
+        flow: Flow,
         *,
         max_chars: int,
     ) -> list[Source]:
@@ -79,12 +85,12 @@ class Sources:
         """
         if all(isinstance(item, TextItem) for item in items):
             return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
-        spelled = await self._spell(items, prompter, max_chars)
-        opening = _Opening(spelled, stages, share, asyncio.Semaphore(_FETCHES_AT_ONCE))
+        spelled = await self._spell(items, prompter, flow, max_chars)
+        opening = _Opening(spelled, stages, share, flow, asyncio.Semaphore(_FETCHES_AT_ONCE))
         parts = await together(self._open(index, item, opening) for index, item in enumerate(items))
         return [source for part in parts for source in part]
 
-    async def pages(self, data: bytes, stages: Stages, share: Share) -> list[bytes]:
+    async def pages(self, data: bytes, stages: Stages, share: Share, flow: Flow) -> list[bytes]:
         """The pages of a PDF as pictures, in order.
 
         Raises:
@@ -92,34 +98,33 @@ class Sources:
             HttpError: its pages are too much to hold.
         """
         with stages.measure(Stage.PREPARE):
-            pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels)
+            pages = await self._pdfs.render(data, max_page_pixels=self._max_page_pixels, flow=flow)
         share.take(sum(map(len, pages)))
         return pages
 
     async def _spell(
-        self, items: Sequence[Item], prompter: Prompter, max_chars: int
+        self, items: Sequence[Item], prompter: Prompter, flow: Flow, max_chars: int
     ) -> dict[int, Text]:
-        def spell() -> dict[int, Text]:
-            texts: dict[int, Text] = {}
-            num_chars = sum(len(item.text) for item in items if isinstance(item, TextItem))
-            for index, item in enumerate(items):
-                if isinstance(item, TokensItem):
-                    try:
-                        texts[index] = prompter.text_of(item.token_ids)
-                    except InputError as error:
-                        raise error.at(index) from error
-                    num_chars += len(texts[index].text)
-                    if num_chars > max_chars:
-                        raise InputError(
-                            f"The texts up to this one have more than {max_chars} characters "
-                            "together. Send several requests.",
-                            index=index,
-                        )
-            return texts
-
-        if not any(isinstance(item, TokensItem) for item in items):
-            return {}
-        return await in_preparing_thread(spell)
+        tokenised = [
+            (index, item.token_ids)
+            for index, item in enumerate(items)
+            if isinstance(item, TokensItem)
+        ]
+        num_chars = sum(len(item.text) for item in items if isinstance(item, TextItem))
+        texts: dict[int, Text] = {}
+        for piece in pieces(tokenised, lambda one: len(one[1])):
+            async with self._preparing.taken(flow):
+                spelled = await in_preparing_thread(partial(_spelled, tokenised[piece], prompter))
+            for index, text in spelled.items():
+                num_chars += len(text.text)
+                if num_chars > max_chars:
+                    raise InputError(
+                        f"The texts up to this one have more than {max_chars} characters "
+                        "together. Send several requests.",
+                        index=index,
+                    )
+            texts |= spelled
+        return texts
 
     async def _open(self, index: int, item: Item, opening: "_Opening") -> list[Source]:
         try:
@@ -146,12 +151,12 @@ class Sources:
     async def _fetched(self, url: str, max_bytes: int, opening: "_Opening") -> bytes:
         async with opening.fetches:
             with opening.stages.measure(Stage.FETCH):
-                data = await self._fetcher.fetch(url, max_bytes=max_bytes)
+                data = await self._fetcher.fetch(url, max_bytes=max_bytes, flow=opening.flow)
         opening.share.take(len(data))
         return data
 
     async def _pages(self, data: bytes, opening: "_Opening") -> list[Source]:
-        pages = await self.pages(data, opening.stages, opening.share)
+        pages = await self.pages(data, opening.stages, opening.share, opening.flow)
         return [Source(PageImage(page), number) for number, page in enumerate(pages, start=1)]
 
 
@@ -163,13 +168,27 @@ class _Opening:
         spelled: texts of the items that came as token ids, by position.
         stages: the request's.
         share: counts what is brought into memory.
+        flow: whose turns it takes.
         fetches: one request does not take all places of the fetcher.
     """
 
     spelled: Mapping[int, Text]
     stages: Stages
     share: Share
+    flow: Flow
     fetches: asyncio.Semaphore
+
+
+def _spelled(
+    tokenised: Sequence[tuple[int, tuple[int, ...]]], prompter: Prompter
+) -> dict[int, Text]:
+    texts: dict[int, Text] = {}
+    for index, token_ids in tokenised:
+        try:
+            texts[index] = prompter.text_of(token_ids)
+        except InputError as error:
+            raise error.at(index) from error
+    return texts
 
 
 def counts_of(items: Sequence[Item], sources: Sequence[Source] | None = None) -> InputCounts:

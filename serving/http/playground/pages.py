@@ -44,9 +44,9 @@ class PagesRoute:
         """
         async with self._desk.guard.admit(request) as admitted:
             item = await self._desk.parsed(admitted, _parse)
-            stages, share = admitted.visit.stages, admitted.share
+            stages, share, flow = admitted.visit.stages, admitted.share, admitted.flow
             try:
-                pictures = await self._desk.sources.pages(item.data, stages, share)
+                pictures = await self._desk.sources.pages(item.data, stages, share, flow)
             except InputError as error:
                 raise invalid_input("pdf", error) from error
             # Base64 is a third longer, and stands in memory beside what it is made of.
