@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.http.body import Bodies
 from serving.http.edge import ClientGoneError
+from serving.http.visit import Visit
 
 JSON = "application/json"
 
@@ -24,6 +25,7 @@ class Answer(Response):
         media_type: of the body.
         headers: further headers.
         bodies: counts the body until it is sent.
+        visit: whose it is; what it holds is given back with the last piece.
         timeout_s: a client that has not read it by then is taken for gone.
     """
 
@@ -34,16 +36,18 @@ class Answer(Response):
         media_type: str,
         headers: Mapping[str, str],
         bodies: Bodies,
+        visit: Visit,
         timeout_s: float,
     ) -> None:
         super().__init__(body, media_type=media_type, headers=dict(headers))
         self._bodies = bodies
+        self._visit = visit
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, no faster than it is read."""
         num_bytes = len(self.body)
-        with self._bodies.hold(num_bytes):
+        with self._bodies.hold(num_bytes, self._visit.flow_name):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await send(
@@ -56,6 +60,9 @@ class Answer(Response):
                     for start in range(0, num_bytes, _PIECE_BYTES):
                         end = start + _PIECE_BYTES
                         piece = bytes(self.body[start:end])
+                        if end >= num_bytes:
+                            # Before it is sent: who reads it may ask again at once.
+                            await self._visit.held.aclose()
                         await send(
                             {
                                 "type": "http.response.body",

@@ -4,6 +4,7 @@ Knows ASGI messages; not what a body says.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -16,7 +17,11 @@ _ALLOWED_TYPES = ("application/json", "text/json")
 
 
 class Bodies:
-    """Counts the bytes of all bodies that are in memory, of requests and of answers."""
+    """Counts the bytes of all bodies that are in memory, of requests and of answers.
+
+    While there are too many, a caller that has less than its share of them is served on: answers that one caller
+    does not read are not the others' business.
+    """
 
     def __init__(self, *, max_body_bytes: int, max_total_bytes: int, timeout_s: float) -> None:
         self._max_body_bytes = max_body_bytes
@@ -24,10 +29,11 @@ class Bodies:
         self._timeout_s = timeout_s
         self.total_bytes: int = 0
         """In memory now."""
+        self._by_caller: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body; it counts until the block is left.
+    async def read(self, request: Request, caller: str) -> AsyncIterator[bytes]:
+        """The whole body; it counts as `caller`'s until the block is left.
 
         Raises:
             HttpError: 408, 413, 415, or 503 when too much is in memory already.
@@ -38,57 +44,72 @@ class Bodies:
         if declared is not None and declared > self._max_body_bytes:
             raise self._too_large()
         parts: list[bytes] = []
-        num_bytes = 0
-        try:
-            await self._receive(request, parts)
+        with self.share(caller) as share:
+            await self._receive(request, parts, share)
             body = b"".join(parts)
-            num_bytes = len(body)
             parts.clear()  # or it would be there twice
             yield body
-        finally:
-            self.total_bytes -= num_bytes + sum(map(len, parts))
 
     @contextmanager
-    def share(self) -> "Iterator[Share]":
-        """Count what a request brings into memory beside its body, until the block is left."""
-        share = Share(self)
+    def share(self, caller: str) -> "Iterator[Share]":
+        """Count what a request of `caller` brings into memory, until the block is left."""
+        share = Share(self, caller)
         try:
             yield share
         finally:
-            self.total_bytes -= share.num_bytes
+            self.count(caller, -share.num_bytes)
 
-    def take(self, num_bytes: int, num_before: int) -> None:
-        """Count `num_bytes` more of a request that brought `num_before` already; see `Share.take`."""
-        if num_before + num_bytes > self._max_total_bytes:
+    @contextmanager
+    def hold(self, num_bytes: int, caller: str) -> Iterator[None]:
+        """Count an answer while it is being sent."""
+        self.count(caller, num_bytes)
+        try:
+            yield
+        finally:
+            self.count(caller, -num_bytes)
+
+    def count(self, caller: str, num_bytes: int) -> None:
+        """Count `num_bytes` more, or fewer, as `caller`'s."""
+        self.total_bytes += num_bytes
+        self._by_caller[caller] += num_bytes
+        if not self._by_caller[caller]:
+            del self._by_caller[caller]
+
+    def check(self, caller: str, num_bytes: int) -> None:
+        """Refuse a request of `caller`, of which `num_bytes` are counted, if it is one too many.
+
+        Raises:
+            HttpError: 503.
+        """
+        # One alone is always taken, whatever the bounds say of each other.
+        if self.total_bytes <= self._max_total_bytes or self.total_bytes <= num_bytes:
+            return
+        # What it would be if everybody had as much in memory as this caller.
+        if self._by_caller[caller] * len(self._by_caller) > self._max_total_bytes:
+            raise _full()
+
+    def check_files(self, num_bytes: int) -> None:
+        """Refuse files of one request that are more than there may be of all.
+
+        Raises:
+            HttpError: 413.
+        """
+        if num_bytes > self._max_total_bytes:
             raise HttpError(
                 413,
                 "REQUEST_TOO_LARGE",
                 f"The files behind the URLs, or the pages of the PDF, have more than "
                 f"{self._max_total_bytes} bytes together. Send fewer at once.",
             )
-        self.total_bytes += num_bytes
-        if self.total_bytes > self._max_total_bytes and self.total_bytes > num_before + num_bytes:
-            self.total_bytes -= num_bytes
-            raise _full()
 
-    @contextmanager
-    def hold(self, num_bytes: int) -> Iterator[None]:
-        """Count an answer while it is being sent."""
-        self.total_bytes += num_bytes
-        try:
-            yield
-        finally:
-            self.total_bytes -= num_bytes
-
-    async def _receive(self, request: Request, parts: list[bytes]) -> None:
-        num_bytes = 0
+    async def _receive(self, request: Request, parts: list[bytes], share: "Share") -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 async for part in request.stream():
-                    num_bytes += len(part)
-                    self.total_bytes += len(part)
                     parts.append(part)
-                    self._check(num_bytes)
+                    share.count(len(part))
+                    if share.num_bytes > self._max_body_bytes:
+                        raise self._too_large()
         except TimeoutError as error:
             raise HttpError(
                 408,
@@ -96,13 +117,6 @@ class Bodies:
                 f"The body did not arrive within {self._timeout_s:g} s.",
                 headers={"Connection": "close"},
             ) from error
-
-    def _check(self, num_bytes: int) -> None:
-        if num_bytes > self._max_body_bytes:
-            raise self._too_large()
-        # One body alone is always taken, whatever the bounds say of each other.
-        if self.total_bytes > self._max_total_bytes and self.total_bytes > num_bytes:
-            raise _full()
 
     def _too_large(self) -> HttpError:
         return HttpError(
@@ -114,20 +128,31 @@ class Bodies:
 
 
 class Share:
-    """Bytes that one request holds beside its body: fetched files, rendered pages."""
+    """Bytes that one request holds: its body, or fetched files and rendered pages."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: Bodies, caller: str) -> None:
         self._bodies = bodies
+        self._caller = caller
         self.num_bytes: int = 0
 
+    def count(self, num_bytes: int) -> None:
+        """Count `num_bytes` that are here already.
+
+        Raises:
+            HttpError: 503 when all requests together hold too much.
+        """
+        self.num_bytes += num_bytes
+        self._bodies.count(self._caller, num_bytes)
+        self._bodies.check(self._caller, self.num_bytes)
+
     def take(self, num_bytes: int) -> None:
-        """Count `num_bytes` more.
+        """Count `num_bytes` of files more.
 
         Raises:
             HttpError: 413 when the request holds too much, 503 when all requests together do.
         """
-        self._bodies.take(num_bytes, self.num_bytes)
-        self.num_bytes += num_bytes
+        self._bodies.check_files(self.num_bytes + num_bytes)
+        self.count(num_bytes)
 
 
 def _full() -> HttpError:

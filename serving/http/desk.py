@@ -133,5 +133,6 @@ class Desk:
             media_type=media_type,
             headers={"Vary": "Accept", **admitted.charge.headers()},
             bodies=self.bodies,
+            visit=admitted.visit,
             timeout_s=self.settings.request_timeout_s,
         )

@@ -147,6 +147,7 @@ class Edge:
                 failure = await self._answered(scope, receive, answer, visit, headers)
         finally:
             self._draining.num_open -= 1
+            await visit.held.aclose()
             self._report(scope, headers, visit, answer, failure)
 
     async def _answered(

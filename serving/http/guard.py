@@ -80,22 +80,23 @@ class Guard:
             ClientGoneError: the client hung up meanwhile.
         """
         visit = visit_of(request)
-        if (full := self._refusal(visit.flow_name)) is not None:
+        flow = Flow(visit.flow_name, str(next(self._numbers)))
+        if (full := self._refusal(flow.caller)) is not None:
             raise full
-        with self._bodies.share() as share:
-            async with self._inside(request, visit) as (body, charge):
-                flow = Flow(visit.flow_name, str(next(self._numbers)))
-                yield Admitted(visit, body, share, charge, flow)
-
-    @asynccontextmanager
-    async def _inside(self, request: Request, visit: Visit) -> AsyncIterator[tuple[bytes, Charge]]:
-        async with (
-            self._concurrency.place(visit.caller),
-            self._limits.request(visit.caller) as charge,
-            self._bodies.read(request) as body,
-            self._watched(request),
-        ):
-            yield body, charge
+        try:
+            # Its answer is still in memory when this block is left, and gives the place back.
+            await visit.held.enter_async_context(self._concurrency.place(visit.caller))
+            with self._bodies.share(flow.caller) as share:
+                async with (
+                    self._limits.request(visit.caller) as charge,
+                    self._bodies.read(request, flow.caller) as body,
+                    self._watched(request),
+                ):
+                    yield Admitted(visit, body, share, charge, flow)
+        except BaseException:
+            # Before the error is answered: who reads it may ask again at once.
+            await visit.held.aclose()
+            raise
 
     @asynccontextmanager
     async def _watched(self, request: Request) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """One request on its way: who sent it, and what has been learned of it for logs, metrics and traces."""
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ class Visit:
         task: the task it asked for.
         inputs: the inputs it asked for.
         tokens: the tokens that were run.
+        held: what it holds until its answer is on its way.
     """
 
     request_id: str
@@ -30,6 +32,7 @@ class Visit:
     task: str | None = None
     inputs: InputCounts = field(default_factory=InputCounts)
     tokens: TokenCounts = field(default_factory=TokenCounts)
+    held: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def flow_name(self) -> str:

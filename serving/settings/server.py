@@ -91,8 +91,8 @@ class ServerSettings(DocumentSettings):
     """Bytes of one request body."""
 
     max_bodies_bytes: Count = 512 * MIB
-    """Bytes of all bodies, fetched files and rendered pages in memory at once; past it requests are
-    answered 503."""
+    """Bytes of all bodies, fetched files, rendered pages and unread answers in memory at once; past it
+    requests are answered 503, but for callers that have less than their share of them."""
 
     max_image_bytes: Count = 8 * MIB
     """Bytes of one encoded image."""

@@ -195,6 +195,44 @@ def test_who_hangs_up_gives_back_a_place_and_pays_nothing(
         assert answered.headers["x-ratelimit-remaining-tokens"] == str(1000 - num_tokens)
 
 
+def test_answers_that_a_caller_does_not_read_are_its_own_business(
+    merged_float32: Path, tmp_path: Path
+) -> None:
+    much = embeddings(*["1" * 4000] * 8, return_multivector=True)
+    with keyed(
+        merged_float32, tmp_path, Limits(concurrency=1), max_bodies_bytes=8_000_000
+    ) as server:
+        server.engine.go.set()
+        with Connection(port_of(server.live), receive_bytes=4096) as unread:
+            unread.send(post(much, key=server.limited))
+            until(
+                lambda: gauge(server.live, "polyvec_bodies_bytes") > 8_000_000, "it is being sent"
+            )
+            # Its place is taken until it is read, and the others are served.
+            busy = embed(server.live, "a", key=server.limited)
+            assert (busy.status_code, busy.json()["code"]) == (
+                429,
+                "RATE_CONCURRENCY_LIMIT_EXCEEDED",
+            )
+            assert embed(server.live, "a", key=server.free).status_code == 200
+            reply = unread.reply()
+            assert reply.status == 200
+            assert len(reply.body) > 8_000_000
+        assert embed(server.live, "a", key=server.limited).status_code == 200
+        with Connection(port_of(server.live), receive_bytes=4096) as unread:
+            unread.send(post(much, key=server.free))
+            until(
+                lambda: gauge(server.live, "polyvec_bodies_bytes") > 8_000_000, "it is being sent"
+            )
+            # No limit of its own, but more than its share of the memory.
+            full = embed(server.live, "a", key=server.free)
+            assert full.status_code == 503
+            assert embed(server.live, "a", key=server.limited).status_code == 200
+            unread.reset()
+        until(lambda: gauge(server.live, "polyvec_bodies_bytes") == 0, "it is forgotten")
+        assert embed(server.live, "a", key=server.free).status_code == 200
+
+
 def test_requests_that_fail_are_not_charged(merged_float32: Path, tmp_path: Path) -> None:
     limits = Limits(requests_per_minute=1, tokens_per_minute=500)
     settings = {"request_timeout_s": 0.3, "max_multivector_tokens": 5}
