@@ -6,6 +6,8 @@ stands where a NaN would vanish or leave the process: in `quantise` and `encodin
 tensor costs one synchronisation, where its bytes are about to be copied anyway.
 """
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -33,5 +35,11 @@ def _count_bad(embeddings: Tensor) -> int:
     if embeddings.device.type == "cpu" and embeddings.dtype != torch.bfloat16:
         # torch would wake all its threads for 64 vectors, which takes longer than looking at them.
         values = embeddings.detach().numpy()
+        # One NaN or infinity makes the sum one; so may large values, which are then looked at one by one.
+        if values.dtype == np.float32:
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = np.add.reduce(values, axis=None)
+            if math.isfinite(total):
+                return 0
         return int(values.size - np.count_nonzero(np.isfinite(values)))
     return int(torch.count_nonzero(~torch.isfinite(embeddings)))

@@ -14,7 +14,7 @@ import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serving.allocator import keep_memory
+from serving.allocator import collect_seldom, keep_memory
 from serving.cluster.board import board_of
 from serving.cluster.engine import Patience, ReplicaEngine
 from serving.http.app import application
@@ -49,6 +49,7 @@ class Ingress:
         configure_logs(settings.server_log_level, settings.log_format)
         torch.set_num_threads(1)
         keep_memory()
+        collect_seldom()
         directories = find_tasks(models, list(replicas))
         self._engines = {
             task: ReplicaEngine(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, TextIO, assert_never
 
+import orjson
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
@@ -185,6 +186,14 @@ class _JsonLines(JsonFormatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return _utc(record.created)
+
+    def jsonify_log_record(self, log_data: dict[str, object]) -> str:
+        try:
+            line = orjson.dumps(log_data, default=str)
+        except TypeError:
+            line = b"\xff"
+        # What is not ASCII orjson leaves as it is.
+        return line.decode() if line.isascii() else json.dumps(log_data, default=str)
 
     def add_fields(
         self,

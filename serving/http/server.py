@@ -20,7 +20,7 @@ import torch
 import uvicorn
 import uvloop
 
-from serving.allocator import keep_memory
+from serving.allocator import collect_seldom, keep_memory
 from serving.engine.protocol import Engine
 from serving.engine.thread import calls_go_on, in_own_thread
 from serving.errors import EngineError, PolyvecError, SettingsError
@@ -108,6 +108,7 @@ def run(
     configure_logs(settings.server_log_level, settings.log_format)
     raise_open_files(settings.max_connections)
     keep_memory()
+    collect_seldom()
     # Blocks of vectors are small here: threads that share one cost more than they save.
     torch.set_num_threads(1)
     failure: PolyvecError | None = None
