@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from serving.engine.worker.pixels import BlockwiseNorm
+from serving.engine.worker.pixels import BlockwiseNorm, put_in_places
 
 
 class Whole(nn.Module):
@@ -31,3 +31,22 @@ def test_blocks_give_the_bits_of_the_whole(num_patches: int, dtype: torch.dtype)
     got = norm(pixels, dtype)
     assert got.dtype == dtype
     assert torch.equal(got, Whole()(pixels, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [[8], [4, 4], [3, 1, 4], [2, 0, 6]])
+def test_rows_of_images_come_where_they_belong(lengths: list[int], dtype: torch.dtype) -> None:
+    # A token of the text stands within some images, as in no prompt of ours.
+    is_image = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0], dtype=torch.bool)
+    images = [torch.randn(length, 4) for length in lengths]
+    rows = torch.randn(11, 4).to(dtype)
+    expected = rows.clone()
+    expected[is_image] = torch.cat(images).to(dtype)
+    assert torch.equal(put_in_places(rows, images, is_image), expected)
+
+
+def test_rows_without_a_place_are_an_error() -> None:
+    with pytest.raises(ValueError, match="3 rows of images for 2 places"):
+        put_in_places(
+            torch.zeros(4, 4), [torch.ones(3, 4)], torch.tensor([True, True, False, False])
+        )

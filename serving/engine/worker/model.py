@@ -1,5 +1,6 @@
 """Qwen2.5-VL whose pooler gives finished vectors, from one copy of the weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from vllm.multimodal.inputs import MultiModalFeatureSpec
 
 from pooling import Projector
 from serving.engine.projector import load_projector
-from serving.engine.worker.pixels import BlockwiseNorm
+from serving.engine.worker.pixels import BlockwiseNorm, put_in_places
 from serving.engine.worker.pooler import RecipePooler
 from serving.manifest import read_manifest
 
@@ -54,6 +55,27 @@ class PolyvecQwen25VL(Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
         if device.type == "cpu" and isinstance(self.visual.input_norm, FusedMMInputNorm):
             self.visual.input_norm = BlockwiseNorm(self.visual.input_norm)
         self.pooler = RecipePooler(manifest, _on(device, load_projector(directory, manifest)))
+
+    def embed_input_ids(
+        self,
+        input_ids: Tensor,
+        multimodal_embeddings: Sequence[Tensor] | None = None,
+        *,
+        is_multimodal: Tensor | None = None,
+    ) -> Tensor:
+        """Rows [token, hidden] of `input_ids`, those of images taken from `multimodal_embeddings`.
+
+        On a CPU, vLLM's joins the images' rows and then puts them in their places one by one. An image's rows
+        stand together: each image is one copy.
+        """
+        if not multimodal_embeddings or input_ids.device.type != "cpu":
+            merged: Tensor = super().embed_input_ids(
+                input_ids, multimodal_embeddings, is_multimodal=is_multimodal
+            )
+            return merged
+        assert is_multimodal is not None
+        embeddings: Tensor = super().embed_input_ids(input_ids, is_multimodal=is_multimodal)
+        return put_in_places(embeddings, multimodal_embeddings, is_multimodal)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
