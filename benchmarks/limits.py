@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.checkpoint import dtype_name, vision_config
+from benchmarks.checkpoint import dtype_name, load_projector, vision_config
 from benchmarks.workloads import WORKLOADS, pages, texts
 
 _PAGE_TOKENS = (31, 24)
@@ -46,27 +46,41 @@ def bare_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float]:
 
 
 def null_model_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float]:
-    """Milliseconds of one core that the null model itself takes for an item: a page's matrix products.
+    """Milliseconds of one core that the null model itself takes for an item: its matrix products.
 
-    The projection of its patches and the two layers of the merger, of the checkpoint's shapes and type. A text is a
-    lookup, counted as nothing.
+    Of a page the projection of its patches and the two layers of the merger, in the checkpoint's shapes and type; of
+    multi-vectors the projector, in float32. The lookup of a text's tokens counts as nothing.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        page_ms = _page_products_ms(vision_config(checkpoint), dtype_name(checkpoint))
+        vision, dtype = vision_config(checkpoint), dtype_name(checkpoint)
+        projector, _ = load_projector(checkpoint)
+        return {
+            name: _products_ms(_page_shapes(vision) if WORKLOADS[name].is_page else [], dtype)
+            + _products_ms(
+                [(WORKLOADS[name].num_tokens, *reversed(projector.shape))]
+                if WORKLOADS[name].multi
+                else [],
+                "float32",
+            )
+            for name in workloads
+        }
     finally:
         torch.set_num_threads(threads)
-    return {name: page_ms if WORKLOADS[name].is_page else 0.0 for name in workloads}
 
 
-def _page_products_ms(vision: Mapping[str, Any], dtype: str) -> float:
+def _page_shapes(vision: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Rows, inner and outer columns of each product of a page."""
     hidden, out = vision["hidden_size"], vision["out_hidden_size"]
     patch = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
     merged = hidden * vision["spatial_merge_size"] ** 2
     num_tokens = math.prod(_PAGE_TOKENS)
     num_patches = num_tokens * vision["spatial_merge_size"] ** 2
-    shapes = [(num_patches, patch, hidden), (num_tokens, merged, merged), (num_tokens, merged, out)]
+    return [(num_patches, patch, hidden), (num_tokens, merged, merged), (num_tokens, merged, out)]
+
+
+def _products_ms(shapes: Sequence[tuple[int, ...]], dtype: str) -> float:
     operands = [
         (
             torch.randn(rows, inner).to(getattr(torch, dtype)),
@@ -79,7 +93,7 @@ def _page_products_ms(vision: Mapping[str, Any], dtype: str) -> float:
         for left, right in operands:
             torch.matmul(left, right)
 
-    return _cpu_ms(multiply, 10)
+    return _cpu_ms(multiply, 10) if shapes else 0.0
 
 
 def _bare_ms(checkpoint: Path, name: str) -> float:

@@ -76,6 +76,32 @@ class Result:
     unavailable: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Floor:
+    """What an item costs at least, by workload; measured before and after a contender, as machines drift."""
+
+    bare: Mapping[str, float]
+    model: Mapping[str, float]
+
+    def mean(self, other: "_Floor") -> "_Floor":
+        return _Floor(
+            {name: (value + other.bare[name]) / 2 for name, value in self.bare.items()},
+            {name: (value + other.model[name]) / 2 for name, value in self.model.items()},
+        )
+
+
+def _floor(options: argparse.Namespace) -> _Floor:
+    checkpoint = options.merged / options.task
+    floor = _Floor(
+        bare_ms(checkpoint, options.workload),
+        null_model_ms(checkpoint, options.workload) if options.null_model else {},
+    )
+    for kind, milliseconds in (("bare", floor.bare), ("model", floor.model)):
+        for name, value in milliseconds.items():
+            print(f"{kind:<12} {value:.3f} ms of one core an item, {name}", flush=True)
+    return floor
+
+
 def main() -> None:
     """Run every contender and print the card, the table and one line of JSON."""
     options = _parse()
@@ -88,18 +114,14 @@ def main() -> None:
     print(format_card(card))
     limit = matmul_flops_per_s()
     print(f"limit        {limit / 1e12:.1f} TFLOP/s, bf16 matrix product of 8192 x 8192")
-    bare = bare_ms(options.merged / options.task, options.workload)
-    for name, milliseconds in bare.items():
-        print(f"bare         {milliseconds:.3f} ms of one core an item, {name}")
-    model = (
-        null_model_ms(options.merged / options.task, options.workload) if options.null_model else {}
-    )
-    for name, milliseconds in model.items():
-        print(f"model        {milliseconds:.3f} ms of one core an item, {name}")
+    before = _floor(options)
     result = Result(card, options.shape, options.task, limit, options.null_model, [], {})
     for contender in options.contender:
         try:
-            rows = _rows(contender, _run(contender), options, limit, bare, model)
+            measured = _run(contender)
+            after = _floor(options)
+            rows = _rows(contender, measured, options, limit, before.mean(after))
+            before = after
         except UnavailableError as reason:
             result.unavailable[contender] = str(reason)
             print(f"{contender:<22} not available here: {reason}", flush=True)
@@ -137,8 +159,7 @@ def _rows(
     measured: Turns,
     options: argparse.Namespace,
     limit: float,
-    bare: Mapping[str, float],
-    model: Mapping[str, float],
+    floor: _Floor,
 ) -> list[Row]:
     flops = read_flops(options.merged / options.task)
     rows = []
@@ -165,8 +186,8 @@ def _rows(
                 feeding_ms_per_item=1e3
                 * statistics.median(t.feeding_seconds for t in turns)
                 / num_items,
-                bare_ms_per_item=bare[name],
-                model_ms_per_item=model.get(name),
+                bare_ms_per_item=floor.bare[name],
+                model_ms_per_item=floor.model.get(name),
             )
         )
     return rows

@@ -58,7 +58,7 @@ def encode_raw(embeddings: Float[Tensor, "..."], vector_format: VectorFormat) ->
     """
     require_finite(embeddings)
     rounded = embeddings.detach().cpu().to(vector_format.torch_dtype)
-    if not bool(torch.isfinite(rounded).all()):
+    if rounded.dtype != embeddings.dtype and not bool(torch.isfinite(rounded).all()):
         raise NonFiniteError(
             f"A value outgrows {vector_format.value}: the largest magnitude is "
             f"{float(embeddings.abs().max()):g}. Encode unit vectors, or choose fp32."
