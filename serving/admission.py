@@ -72,11 +72,19 @@ class Admission:
         Raises:
             QueueFullError: there is no room; nothing was taken.
         """
+        self.check(caller, num_tokens)
+        with self._held.call(caller, num_tokens):
+            yield
+
+    def check(self, caller: str, num_tokens: int) -> None:
+        """Learn of a call's size, and refuse it if there is no room.
+
+        Raises:
+            QueueFullError: there is none.
+        """
         self._usual_tokens += _USUAL_WEIGHT * (num_tokens - self._usual_tokens)
         if (full := self.refusal(caller, num_tokens)) is not None:
             raise full
-        with self._held.call(caller, num_tokens):
-            yield
 
     @contextmanager
     def expected(self, caller: str) -> Iterator[None]:
@@ -95,9 +103,12 @@ class Admission:
 
     def refusal(self, caller: str, num_tokens: int) -> QueueFullError | None:
         """Why a call of `caller` would not be let in now, with the time in which it should be."""
-        return self._refusal(caller, num_tokens, _Held())
+        return self._refusal(caller, num_tokens, _Held(), small=num_tokens * _SMALL_CALLS)
 
-    def _refusal(self, caller: str, num_tokens: int, expected: "_Held") -> QueueFullError | None:
+    def _refusal(
+        self, caller: str, num_tokens: int, expected: "_Held", *, small: int
+    ) -> QueueFullError | None:
+        """See `refusal`; `small` is what must have room for a call to count as a small one."""
         counted = self.num_tokens + expected.num_tokens
         if not counted or not self._is_over(counted + num_tokens):
             return None
@@ -109,7 +120,7 @@ class Admission:
         # And what it would be if its largest call were like this one.
         largest = max(self._held.calls.get(caller, ()), default=0)
         own_tokens -= max(0, largest - num_tokens)
-        if not self._is_over(max(own_tokens, num_tokens * _SMALL_CALLS) * num_callers):
+        if not self._is_over(max(own_tokens, small) * num_callers):
             return None
         wait_s = self.speed.seconds_for(counted)
         room_s = _UNKNOWN_SPEED_RETRY_S if wait_s is None else wait_s / 2
@@ -124,7 +135,8 @@ class Admission:
         A full queue floats just below its bound. Were there room for the smallest call, nearly all
         would be read and tokenised before they are refused, which costs what answering them should.
         """
-        return self._refusal(caller, self._usual(), self._expected)
+        # How large it is, is a guess: it may be a small one.
+        return self._refusal(caller, self._usual(), self._expected, small=0)
 
     def _usual(self) -> int:
         return max(1, int(min(self._usual_tokens, self._max_tokens * _MAX_USUAL_SHARE)))

@@ -4,7 +4,7 @@ A decoded page is tens of megabytes, an answer of 64 texts a megabyte or two. gl
 kernel and gives them back, and the kernel clears each of their pages anew: a quarter of what a page costs that is
 decoded and cut up. A process that belongs to somebody else is left as it is.
 
-So are Python's objects: see `collect_seldom`.
+Python's own objects are looked through less often, see `collect_seldom`.
 
 An engine's processes are told by `STEP_TUNABLES`, since only glibc's start can give them huge pages.
 """

@@ -4,7 +4,7 @@
     ├── CheckpointError    the directory is not a merged checkpoint that can be served
     ├── InputError         one input cannot be embedded; names it and says why
     │   ├── ForeignInputError  so says the engine, in words that are not polyvec's
-    │   └── NoVectorsError     the engine has none for it; not the input's fault
+    │   └── NoVectorsError     the engine's result for it is of no use; not the input's fault
     ├── TaskError          the task, prompt, dimension or option asked for does not exist here
     ├── SettingsError      a setting, given or from the environment, is not valid
     ├── SourceError        a corpus cannot be read, or changed while it was
@@ -48,7 +48,7 @@ class InputError(PolyvecError, ValueError):
 
 
 class NoVectorsError(InputError):
-    """One input that the engine has no vectors for, through no fault of its own; others have theirs."""
+    """One input of which the engine's result is of no use; the others of its call have theirs."""
 
 
 class ForeignInputError(InputError):

@@ -36,8 +36,7 @@ class Life:
         """Done when the engine has died; its result says why."""
 
     def idle_s(self) -> float:
-        """Seconds since the engine last answered anything."""
-        self._look()
+        """Seconds since the engine last gave vectors."""
         return self._clock() - self._answered_at
 
     def silent_s(self) -> float:
@@ -131,7 +130,8 @@ class Life:
         """Prompts of calls that have not ended are answers too: a long call is not a silent engine."""
         if self._counter is not None and self._counter.num_answered != self._num_answered:
             self._num_answered = self._counter.num_answered
-            self._answered_at = self._waiting_since = self._clock()
+            # Not that it is well: what it answers may be of no use, and is looked at with the call's end.
+            self._waiting_since = self._clock()
 
     def _note_answer(self, outcomes: Sequence[Outcome]) -> None:
         # A refused input says nothing of the engine: it may never have seen it.

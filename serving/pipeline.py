@@ -213,7 +213,8 @@ class Pipeline:
         if self._turns is not None:
             full = self._turns.admission.refusal(flow.caller, num_tokens)
             if full is not None:
-                raise full
+                # Refused there, too, where its size is learned of.
+                self._turns.admission.check(flow.caller, num_tokens)
 
     async def run(self, prepared: Prepared, flow: Flow | None = None) -> list[Outcome]:
         """Embed what was prepared, in order; with `turns`, in pieces that wait for theirs.
@@ -348,8 +349,8 @@ def _fit_chunks(prompt: TextPrompt, num_chunks: int, bound: int, request: Reques
         return prompt
     if request.too_long == "refuse":
         raise InputError(
-            f"The chunks have more than {bound} tokens together, which late chunking takes at most, because "
-            "they are one sequence. Send fewer, or set truncate to have them cut."
+            f"The chunks have too many tokens together; late chunking takes at most {bound}, because they are "
+            "one sequence. Send fewer, or set truncate to have them cut."
         )
     num_left = sum(span.start < bound for span in spans)
     if num_left < num_chunks:

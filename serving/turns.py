@@ -135,6 +135,9 @@ class TurnQueue:
             if piece.turn.done() and not piece.turn.cancelled():
                 # The turn came in the same moment.
                 self._end(piece, computed=False)
+            else:
+                # It may have been the one for which there was no room yet.
+                self._give_turns()
             raise
         if self.on_turn is not None:
             self.on_turn(num_prompts, num_tokens)

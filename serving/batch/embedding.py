@@ -14,14 +14,15 @@ from typing import Literal, assert_never
 
 from serving.batch.part import Embedded, Result
 from serving.batch.rows import Pdf, Rejected, Row
-from serving.engine.protocol import Pooled
-from serving.errors import InputError
+from serving.engine.protocol import Outcome, Pooled
+from serving.errors import EngineError, InputError, NoVectorsError
 from serving.inputs import Input, PageImage, Text
 from serving.pdf import PdfRenderer
 from serving.pipeline import Pipeline, Request
 
 _PIECE = 32
 _PIECES_AHEAD = 8
+_USELESS_IN_A_ROW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class RowEmbedder:
 
     def __init__(self, pipeline: Pipeline, request: Request, pdfs: PdfReading) -> None:
         self._pipeline, self._request, self._pdfs = pipeline, request, pdfs
+        self._useless: list[str] = []
+        """Ids of the last rows, one after the other, that were computed and have no usable vectors."""
 
     async def results(self, rows: Sequence[Row | Rejected]) -> AsyncGenerator[list[Result]]:
         """Results in the order of `rows`, some at a time; a row that cannot be embedded is rejected.
@@ -86,11 +89,29 @@ class RowEmbedder:
                 results.append(item)
                 continue
             outcome = next(outcomes)
+            self._judge(item.row, outcome)
             if isinstance(outcome, InputError):
                 results.append(_rejected(item.row, outcome, page=item.page))
             else:
                 results.append(self._embedded(item, outcome))
         return results
+
+    def _judge(self, row: Row, outcome: Outcome) -> None:
+        """One row without usable vectors is the row's; many in a row are the engine's.
+
+        Raises:
+            EngineError: they are many.
+        """
+        if isinstance(outcome, Pooled):
+            self._useless = []
+        elif isinstance(outcome, NoVectorsError):
+            if row.id not in self._useless[-1:]:
+                self._useless = [*self._useless, row.id][-_USELESS_IN_A_ROW:]
+            if len(self._useless) >= _USELESS_IN_A_ROW:
+                raise EngineError(
+                    f"The engine gave no usable vectors for {len(self._useless)} rows in a row, so it is the "
+                    f"engine and not the rows. Of the last: {outcome.reason}"
+                )
 
     def _embedded(self, item: _Item, pooled: Pooled) -> Embedded:
         vector = pooled.multi if self._request.want.multi else pooled.single

@@ -158,7 +158,11 @@ class ChunkWorker:
                 num_lost = self._attempts.begin(lost)
             if num_lost >= _LOST_IN_A_ROW:
                 raise broken(num_lost, self._keeper.last_error)
-        return [Rejected(row.id, row.where, None, _REASON)]
+        return [
+            Rejected(
+                row.id, row.where, None, f"{_REASON} Its last words: {self._keeper.last_error}"
+            )
+        ]
 
     async def _written(self, chunk: Chunk, parts: AsyncGenerator[list[Result]]) -> Tally:
         """Write the chunk's file from its results, as they come."""

@@ -187,8 +187,8 @@ def _guard(
     return Guard(
         bodies,
         RateLimits(storage),
-        # A place is held while a body arrives and its answer is computed.
-        Concurrency(storage, lease_s=settings.upload_timeout_s + 2 * settings.request_timeout_s),
+        # A place is held while a body arrives, its answer is computed, and that is read but for its last piece.
+        Concurrency(storage, lease_s=settings.upload_timeout_s + 3 * settings.request_timeout_s),
         refusal=partial(_refusal, list(service.lanes.values())),
         timeout_s=settings.request_timeout_s,
     )

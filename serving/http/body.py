@@ -19,8 +19,8 @@ _ALLOWED_TYPES = ("application/json", "text/json")
 class Bodies:
     """Counts the bytes of all bodies that are in memory, of requests and of answers.
 
-    While there are too many, a caller that has less than its share of them is served on: answers that one caller
-    does not read are not the others' business.
+    While there are too many, a caller that has less than its share of them is served on, up to twice as many: answers
+    that one caller does not read are not the others' business.
     """
 
     def __init__(self, *, max_body_bytes: int, max_total_bytes: int, timeout_s: float) -> None:
@@ -85,7 +85,8 @@ class Bodies:
         if self.total_bytes <= self._max_total_bytes or self.total_bytes <= num_bytes:
             return
         # What it would be if everybody had as much in memory as this caller.
-        if self._by_caller[caller] * len(self._by_caller) > self._max_total_bytes:
+        as_much_each = self._by_caller[caller] * len(self._by_caller)
+        if as_much_each > self._max_total_bytes or self.total_bytes > 2 * self._max_total_bytes:
             raise _full()
 
     def check_files(self, num_bytes: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from serving.engine.protocol import Outcome
+from serving.errors import QueueFullError
 from serving.http.answer import Answer
 from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue
@@ -27,6 +28,7 @@ _QUICK_BODY_BYTES = 1024 * 1024
 
 # How much slower than the engine can be it may have looked, as while it warmed up.
 _SLOW_FACTOR = 2
+_SLOW_RETRY_S = 60.0
 
 # With `truncate` more may come than are kept.
 _IDS_PER_TOKEN = 4
@@ -90,9 +92,8 @@ class Desk:
         """Charge for `prepared`, and embed it when its turns come; `field` has most of the inputs.
 
         Raises:
-            HttpError: the caller's tokens are used up, or it asks for too many multi-vectors, or for what the
-                engine cannot do in a request's time.
-            QueueFullError: too much waits already.
+            HttpError: the caller's tokens are used up, or it asks for too many multi-vectors.
+            QueueFullError: too much waits already, or this is more than the engine does in a request's time.
             EngineError: the engine cannot answer.
         """
         num_tokens = prepared.total_tokens
@@ -104,7 +105,7 @@ class Desk:
                 f"{bound}, as each token is a vector. Send fewer inputs at once.",
                 "too_many_tokens",
             )
-        self._check_time(lane, num_tokens, field)
+        self._check_time(lane, num_tokens)
         await admitted.charge.tokens(num_tokens)
         stages = admitted.visit.stages
         flow = replace(
@@ -114,16 +115,20 @@ class Desk:
         )
         return await lane.pipeline.run(prepared, flow)
 
-    def _check_time(self, lane: Lane, num_tokens: int, field: str) -> None:
-        """Refuse what would take its whole time of the engine, and be answered 504 in the end."""
+    def _check_time(self, lane: Lane, num_tokens: int) -> None:
+        """Refuse what would take its whole time of the engine, and be answered 504 in the end.
+
+        Speed is known from the past, so this is no fault of the request's, and may pass.
+        """
+        if num_tokens <= lane.running_tokens:
+            return
         seconds = lane.turns.admission.speed.seconds_for(num_tokens)
         timeout_s = self.settings.request_timeout_s
         if seconds is not None and seconds > _SLOW_FACTOR * timeout_s:
-            raise invalid(
-                field,
+            raise QueueFullError(
                 f"{num_tokens} tokens take some {seconds:.0f} s at the speed seen lately; a request has "
-                f"{timeout_s:g} s. Send fewer inputs at once.",
-                "too_many_tokens",
+                f"{timeout_s:g} s. Send fewer inputs at once, or try again later.",
+                retry_after_s=_SLOW_RETRY_S,
             )
 
     def reply(self, admitted: Admitted, body: bytes, media_type: str) -> Answer:

@@ -18,7 +18,7 @@ from serving.errors import StoppingError
 from serving.http.error_page import PAGE_HEADERS, page_of
 from serving.http.errors import HttpError, body_of, from_polyvec, unexpected
 from serving.http.keys import Door
-from serving.http.logs import log_request, log_unexpected
+from serving.http.logs import log_failure, log_request, log_unexpected
 from serving.http.metrics import Metrics, Rejection
 from serving.http.record import OTHER, RequestRecord
 from serving.http.tracing import Tracing
@@ -147,8 +147,10 @@ class Edge:
                 failure = await self._answered(scope, receive, answer, visit, headers)
         finally:
             self._draining.num_open -= 1
-            await visit.held.aclose()
-            self._report(scope, headers, visit, answer, failure)
+            try:
+                await visit.held.aclose()
+            finally:
+                self._report(scope, headers, visit, answer, failure)
 
     async def _answered(
         self, scope: Scope, receive: Receive, answer: _Answer, visit: Visit, headers: Headers
@@ -169,6 +171,8 @@ class Edge:
             if failure is None:
                 log_unexpected(error, visit.request_id)
                 failure = unexpected()
+            elif failure.for_log is not None:
+                log_failure(failure.for_log, visit.request_id)
         is_for_people = scope["path"] in self._browser_paths
         if failure.status == 401 and is_for_people:
             failure.headers["WWW-Authenticate"] = 'Basic realm="polyvec"'

@@ -70,6 +70,7 @@ class HttpError(Exception):
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
         reason: str | None = None,
+        for_log: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -79,6 +80,7 @@ class HttpError(Exception):
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
         self.reason = reason or code
+        self.for_log = for_log
 
 
 def invalid(field: str, message: str, kind: str = "value_error") -> HttpError:
@@ -95,13 +97,13 @@ def invalid_input(field: str, error: InputError) -> HttpError:
     """422 for the input at `field`, or 500 if the engine is to blame; what it said is for the log only."""
     reason = error.reason
     if isinstance(error, NoVectorsError):
-        _log.error("The engine has no vectors for an input: %s", reason)
         return HttpError(
             500,
             "INTERNAL_ERROR",
             f"{field}: The engine has no vectors for this input; why is logged under the request_id of this "
             "answer. Other inputs are not affected: send them without it.",
             reason="NO_VECTORS",
+            for_log=f"The engine has no vectors for an input: {reason}",
         )
     if isinstance(error, ForeignInputError):
         said = _QUOTED.sub("", reason).strip()[:_MAX_FOREIGN_CHARS]

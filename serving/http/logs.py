@@ -96,6 +96,11 @@ def log_request(record: RequestRecord) -> None:
     _request_log.log(level, "request", extra=present)
 
 
+def log_failure(message: str, request_id: str) -> None:
+    """Log what the answer to `request_id` does not say; `message` holds nothing that a client sent."""
+    _error_log.error("%s", message, extra={"request_id": request_id})
+
+
 def log_unexpected(error: BaseException, request_id: str) -> None:
     """Log an error that nobody expected: its type and where it arose in our code; DEBUG adds all of it."""
     _error_log.error(

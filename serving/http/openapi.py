@@ -31,7 +31,7 @@ _ERRORS = {
     415: "The body is not JSON, or is compressed.",
     422: "A field or an input is wrong; `errors` says which.",
     429: "A limit of the key is reached; Retry-After says when to try again.",
-    500: "Something went wrong in the server; it is logged under `request_id`.",
+    500: "Something went wrong in the server, or the engine has no usable vectors for an input; it is logged under `request_id`.",
     503: "The server is full, or an engine is starting; Retry-After says when to try again.",
     504: "The answer was not ready in time.",
 }

@@ -6,6 +6,7 @@ timers; not what is served.
 """
 
 import asyncio
+import logging
 import uuid
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.errors import HttpError, body_of
+
+_log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -96,7 +99,6 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.logger.warning(_NOT_HTTP)
             self.send_400_response(_NOT_HTTP)
 
     def _stay(self, rest: bytes) -> None:
@@ -171,6 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP in the shape of any other refusal, and hang up."""
         request_id = uuid.uuid4().hex
+        _log.warning("Refused: %s", msg, extra={"request_id": request_id})
         body = body_of(HttpError(400, "BAD_REQUEST", msg), request_id)
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"

@@ -92,7 +92,7 @@ class ServerSettings(DocumentSettings):
 
     max_bodies_bytes: Count = 512 * MIB
     """Bytes of all bodies, fetched files, rendered pages and unread answers in memory at once; past it
-    requests are answered 503, but for callers that have less than their share of them."""
+    requests are answered 503, but for callers that have less than their share of them; past twice as many, all."""
 
     max_image_bytes: Count = 8 * MIB
     """Bytes of one encoded image."""

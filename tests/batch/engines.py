@@ -12,7 +12,7 @@ from pathlib import Path
 from serving.batch.keeper import StartEngine
 from serving.engine.fake import FakeEngine
 from serving.engine.protocol import Engine, Outcome, Prompt, Want
-from serving.errors import EngineDeadError, EngineStartError
+from serving.errors import EngineDeadError, EngineStartError, NoVectorsError
 from serving.prompts import Prompter
 from serving.settings.batch import BatchSettings
 
@@ -41,12 +41,14 @@ class Trouble:
         kills: it ends the whole process, not the engine alone.
         once: a file that is made by the first death; after it, nothing dies.
         delay_s: before each answer.
+        nan: a text with this in it has no usable vectors.
     """
 
     poison: str | None = None
     kills: bool = False
     once: Path | None = None
     delay_s: float = 0.0
+    nan: str | None = None
 
 
 class TroubledEngine(FakeEngine):
@@ -61,7 +63,13 @@ class TroubledEngine(FakeEngine):
             await asyncio.sleep(self._trouble.delay_s)
         if any(self._is_poison(prompt) for prompt in prompts):
             self._die()
-        return await super().embed(prompts, want)
+        outcomes = await super().embed(prompts, want)
+        return [
+            NoVectorsError("Its values are NaN.")
+            if self._has(self._trouble.nan, prompt)
+            else outcome
+            for prompt, outcome in zip(prompts, outcomes, strict=True)
+        ]
 
     async def check_health(self) -> None:
         if self._dead:
@@ -69,8 +77,10 @@ class TroubledEngine(FakeEngine):
         await super().check_health()
 
     def _is_poison(self, prompt: Prompt) -> bool:
-        poison = self._trouble.poison
-        return poison is not None and poison in self._prompter.text_of(prompt.token_ids).text
+        return self._has(self._trouble.poison, prompt)
+
+    def _has(self, words: str | None, prompt: Prompt) -> bool:
+        return words is not None and words in self._prompter.text_of(prompt.token_ids).text
 
     def _die(self) -> None:
         if self._trouble.once is not None:

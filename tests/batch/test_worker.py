@@ -143,6 +143,19 @@ def test_an_engine_that_dies_on_one_row_after_the_other_ends_the_job(job: JobAnd
     assert not job[0].output.part(0).exists()
 
 
+def test_a_row_without_usable_vectors_is_rejected_at_once(job: JobAndChunks) -> None:
+    tallies = embed(job[0], troubled(Trouble(nan="poison")), *poisoned(job, 2, 3, 4, 6))
+    assert [tally.rejected for tally in tallies] == [0, 4, 0, 0, 0]
+    found = made(job[0].output.root)
+    assert found.rejected["row-10", None] == "Its values are NaN."
+
+
+def test_an_engine_without_usable_vectors_ends_the_job(job: JobAndChunks) -> None:
+    with pytest.raises(EngineDeadError, match="no usable vectors for 5 rows in a row"):
+        embed(job[0], troubled(Trouble(nan="text")), job[1][0])
+    assert not job[0].output.part(0).exists()
+
+
 def test_an_engine_that_does_not_start_ends_the_job_with_its_own_words(job: JobAndChunks) -> None:
     with pytest.raises(EngineStartError, match="There is no such engine"):
         embed(job[0], start_none, *job[1])

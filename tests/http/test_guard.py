@@ -125,7 +125,8 @@ def test_a_call_that_cannot_end_in_time_is_refused_before_it_begins(merged_float
         admission.speed.ended(6)  # some 5 tokens a second
         admission.speed.note(is_full=False)
         refusal = embed(live, *["many words of text"] * 300)
-        assert refusal.status_code == 422
+        assert refusal.status_code == 503
+        assert refusal.headers["retry-after"] == "60"
         assert "Send fewer inputs at once" in refusal.json()["detail"]
         assert embed(live, "a").status_code == 200
 

@@ -10,7 +10,7 @@ import pytest
 from serving import ServerSettings
 from serving.engine.fake import FakeEngine
 from serving.engine.protocol import Outcome, Prompt, Want
-from serving.errors import ForeignInputError
+from serving.errors import ForeignInputError, NoVectorsError
 from serving.manifest import MANIFEST_NAME, find_tasks
 from tests.http.live import Live, live_server
 from tests.http.oracle import PASSAGE, QUERY, Oracle
@@ -21,10 +21,13 @@ PAIR = {"query": "a", "documents": ["b", "c d"]}
 MAX_MODEL_TOKENS = 40
 REFUSED = "a @"
 REFUSED_ID = 31
+USELESS = "a #"
+USELESS_ID = 669
 
 
 class WatchedEngine(FakeEngine):
-    """Notes what it embeds; refuses prompts with the id `REFUSED_ID`, in its own words."""
+    """Notes what it embeds; refuses prompts with the id `REFUSED_ID`, in its own words, and has no vectors for
+    those with `USELESS_ID`."""
 
     def __init__(self, directory: Path, settings: ServerSettings) -> None:
         super().__init__(directory, settings)
@@ -36,6 +39,8 @@ class WatchedEngine(FakeEngine):
         for index, prompt in enumerate(prompts):
             if REFUSED_ID in prompt.token_ids:
                 outcomes[index] = ForeignInputError("secret words", origin="ValueError")
+            if USELESS_ID in prompt.token_ids:
+                outcomes[index] = NoVectorsError("Its values are NaN.")
         return outcomes
 
 
@@ -209,6 +214,23 @@ def test_what_the_engine_refuses_is_named_by_its_field_and_without_the_engines_w
         refusal = ask(small, path, 422, **body)
         assert wrong_fields(refusal) == [field]
         assert refusal["detail"] == f"{field}: The engine refused this input."
+
+
+def test_an_input_without_usable_vectors_is_the_servers_fault_and_named(
+    small: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path, body, field in (
+        ("/v1/rerank", {"query": "good", "documents": ["good", USELESS]}, "documents.1"),
+        ("/v1/embeddings", {"input": ["good", USELESS], "task": "code.query"}, "input.1"),
+    ):
+        caplog.clear()
+        refusal = ask(small, path, 500, **body)
+        assert refusal["code"] == "INTERNAL_ERROR"
+        assert refusal["detail"].startswith(f"{field}: The engine has no vectors for this input")
+        (line,) = [record for record in caplog.records if record.name == "polyvec.error"]
+        assert line.getMessage().endswith("Its values are NaN.")
+        assert vars(line)["request_id"] == refusal["request_id"]
+    assert ask(small, "/v1/embeddings", input=["good"], task="code.query")["data"]
 
 
 def test_too_many_multi_vectors_are_those_of_the_documents(small: Live) -> None:

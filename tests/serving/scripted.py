@@ -13,6 +13,7 @@ from serving.errors import (
     EngineDeadError,
     EngineError,
     InputError,
+    NoVectorsError,
 )
 from serving.supervisor import EngineState, RestartPolicy, SupervisedEngine
 
@@ -35,6 +36,7 @@ class ScriptedEngine:
         self.ignores_cancelling = False
         self.probe_value = 1.0
         self.num_answered = 0
+        self.is_useless = False
         self.num_probes = 0
         self.num_cancelled = 0
         self.is_closed = False
@@ -44,6 +46,9 @@ class ScriptedEngine:
         await self._wait()
         if self.is_dead:
             raise EngineDeadError("The core died.")
+        self.num_answered += len(prompts)
+        if self.is_useless:
+            return [NoVectorsError("Its values are NaN.")] * len(prompts)
         return [self._outcome(prompt) for prompt in prompts]
 
     async def _wait(self) -> None:

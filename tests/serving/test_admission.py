@@ -62,6 +62,17 @@ def test_one_large_call_does_not_keep_its_callers_small_ones_out() -> None:
             num_small += 1
         assert num_small == 1000 // 40 - 1
         assert admission.refusal("b", 40) is None
+    # Also beside others, and while nobody knows yet how small it is.
+    with ExitStack() as held:
+        for _ in range(100):
+            with admission.place("b", 45):
+                pass
+        held.enter_context(admission.place("a", 900))
+        held.enter_context(admission.place("b", 300))
+        assert admission.usual_refusal("a") is None
+        held.enter_context(admission.expected("a"))
+        assert admission.refusal("a", 10) is None
+        assert admission.refusal("a", 400) is not None
     # Nor a second large one, nor one of middle size: only what is gone soon.
     with admission.place("a", 50_000):
         assert admission.refusal("a", 51) is not None

@@ -21,7 +21,7 @@ from serving.engine.imaging import pool as pool_module
 from serving.engine.imaging.pool import ImagePool, num_processes
 from serving.engine.imaging.preparing import Job, Rules, prepare
 from serving.engine.protocol import ImagePrompt
-from serving.errors import EngineStoppedError, InputError, NoVectorsError
+from serving.errors import EngineError, EngineStoppedError, InputError
 from serving.images import ImageLimits
 from serving.manifest import ImageSpec
 
@@ -156,7 +156,7 @@ async def test_images_beside_a_crash_share_one_process_that_prepares_them_again(
             assert torch.equal(found, prepare(Job.of(prompt(png(900, 900, seed))), RULES).values)
         # One until the crash is there again, and one for those after it.
         assert 1 <= made.count(1) <= 2
-        assert pool.has_room
+        assert sorted(pool._free) == list(range(12))
 
 
 @in_loop
@@ -184,6 +184,28 @@ async def test_where_no_process_can_be_started_a_thread_prepares_and_nobody_writ
             await asyncio.get_running_loop().run_in_executor(None, submit(os.getpid).result)
             assert torch.equal(patches.values, right)
         assert not pool.has_room
+        # With its last place gone, threads prepare all, and nothing is left running for nobody.
+        assert not pool.is_warm
+        assert torch.equal(await _prepared(pool, small), right)
+
+
+@in_loop
+async def test_a_process_that_had_ended_already_says_nothing_of_the_next_image() -> None:
+    async with opened(processes=2, max_images=12) as pool:
+        await warmed(pool)
+        crash = asyncio.create_task(_prepared(pool, Crash()))
+        tasks = [asyncio.create_task(_prepared(pool, png(900, 900, seed))) for seed in range(6)]
+        async with asyncio.timeout(60):
+            while pool._quarantine is None:
+                await asyncio.sleep(0.001)
+            while (quarantine := pool._quarantine) is not None:
+                for process in tuple(quarantine.started):
+                    process.kill()
+                await asyncio.sleep(0.05)
+        results = await asyncio.gather(crash, *tasks, return_exceptions=True)
+        # Killed under an image, it was that image's fault as far as anybody can tell; between two, nobody's.
+        assert all(isinstance(result, (InputError, torch.Tensor)) for result in results)
+        assert sorted(pool._free) == list(range(12))
 
 
 @in_loop
@@ -201,8 +223,10 @@ async def test_after_a_crash_without_another_process_the_engine_is_to_blame() ->
             return executor
 
         pool._new_executor = refuse  # type: ignore[method-assign]
-        with pytest.raises(NoVectorsError, match="Try again"):
+        with pytest.raises(EngineError, match="Try again"):
             await _prepared(pool, Crash())
+        # None could have been started that writes to it.
+        assert sorted(pool._free) == list(range(8))
 
 
 @in_loop

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import suppress
 
 import pytest
 
@@ -181,6 +182,22 @@ def test_a_long_call_of_which_prompts_are_answered_is_no_hanging_engine(run) -> 
                 await call
             await seen.until(EngineState.READY)
             assert seen.inner is not first
+
+    run(scenario())
+
+
+def test_an_engine_whose_answers_are_of_no_use_is_probed_and_replaced_under_load(run) -> None:
+    async def scenario() -> None:
+        async with stage() as seen:
+            await seen.until(EngineState.READY)
+            first = seen.inner
+            first.is_useless = True
+            while seen.inner is first:
+                with suppress(EngineError):
+                    await seen.embed()
+                await asyncio.sleep(0.001)
+            await seen.until(EngineState.READY)
+            assert isinstance((await seen.embed())[0], Pooled)
 
     run(scenario())
 

@@ -33,7 +33,7 @@ from serving.engine.imaging.preparing import (
     set_up,
 )
 from serving.engine.protocol import ImagePrompt
-from serving.errors import EngineStoppedError, InputError, NoVectorsError
+from serving.errors import EngineError, EngineStoppedError, InputError
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class ImagePool:
         self._warm: Future[object] | None = None
         self._started: set[psutil.Process] = set()
         self._alone = asyncio.Lock()
+        self._num_lost = 0
         self._suspects = 0
         """Images that were being prepared when a process ended, and are not prepared yet."""
         self._quarantine: _Quarantine | None = None
@@ -129,7 +130,7 @@ class ImagePool:
 
         Raises:
             InputError: the image cannot be decoded, or is too large for the engine.
-            NoVectorsError: it is not to blame, but no process could be started for it.
+            EngineError: a process ended, of this image or another, and none could be started in its place.
             EngineStoppedError: the pool was closed.
         """
         job = Job.of(prompt)
@@ -214,7 +215,15 @@ class ImagePool:
         try:
             return await self._submitted(executor, self._started, job, slot)
         except _NoProcessError as error:
-            _log.warning("No process for images could be started (%s); a thread takes one.", error)
+            # Another process may do the job yet, since the executor queues it first, and write at any time.
+            slot.is_lost = True
+            self._num_lost += 1
+            if self._num_lost >= self._max_images:
+                self._do_without(error)
+            else:
+                _log.warning(
+                    "No process for images could be started (%s); a thread takes one.", error
+                )
             return None
         except BrokenExecutor:
             if self._executor is executor:
@@ -233,19 +242,25 @@ class ImagePool:
         """In a process that has no other image to crash on."""
         if self._closed:
             raise _stopped()
+        is_new = self._quarantine is None
         if self._quarantine is None:
             self._quarantine = _Quarantine(self._new_executor(1), set())
+        before = slot.written_by
         try:
             return await self._submitted(
                 self._quarantine.executor, self._quarantine.started, job, slot
             )
         except _NoProcessError as error:
-            raise NoVectorsError(
+            raise EngineError(
                 f"A process that prepared images ended, and no other could be started ({error}). Try again."
             ) from error
         except BrokenExecutor as error:
             if self._closed:
                 raise _stopped() from error
+            if slot.written_by is before and not is_new:
+                # Its process had ended before it was given this image.
+                self._end_quarantine()
+                return await self._again(job, slot)
             raise InputError(
                 "The process that prepared the image ended, twice. It is damaged in a way that crashes "
                 "its decoder, or there is not enough memory for it. Save it anew in another format."
@@ -272,9 +287,9 @@ class ImagePool:
         try:
             with children_without_main(partial(self._note, started)):
                 prepared = executor.submit(prepare_in_slot, job, slot.number)
-        except OSError as error:
-            # The executor starts a process after it has queued the job: another may do it yet.
-            slot.is_lost = True
+        except BrokenExecutor:
+            raise
+        except (OSError, RuntimeError) as error:
             raise _NoProcessError(str(error)) from error
         slot.written_by = prepared
         # A cancelled future would break the executor should a process end later, for all that wait.

@@ -139,8 +139,10 @@ def _forget_what_is_computed_anew(metadata: PoolingMetadata) -> None:
     """A prompt that vLLM took out to make room starts again at its first token, with its rows still kept."""
     cursor = metadata.get_pooling_cursor()
     for index, state in enumerate(metadata.pooling_states):
-        starts = cursor.seq_lens_cpu[index] == cursor.num_scheduled_tokens_cpu[index]
-        if state.hidden_states_cache and starts:
+        # Few keep any, and looking into a tensor takes longer than asking.
+        if state.hidden_states_cache and bool(
+            cursor.seq_lens_cpu[index] == cursor.num_scheduled_tokens_cpu[index]
+        ):
             state.clean()
 
 

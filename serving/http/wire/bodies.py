@@ -120,7 +120,7 @@ class EmbeddingsBody(_Body):
     `embedding` is an object keyed by type."""
 
     encoding_format: Formats = None
-    """Another name of `embedding_type`."""
+    """Another name of `embedding_type`; "float" and "base64", which clients send by themselves, give way to it."""
 
     encoding_type: Formats = None
     """Another name of `embedding_type`."""

@@ -36,8 +36,8 @@ class ItemReader:
 
     Args:
         limits: of the request.
-        cut: texts and lists of token ids that are too long end where the limit is: many times what is kept of
-            their tokens.
+        cut: texts and lists of token ids that are too long end where the limit is, which is several times what is
+            kept of them when their tokens are known.
     """
 
     def __init__(self, limits: BodyLimits, *, cut: bool = False) -> None:
