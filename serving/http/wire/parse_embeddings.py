@@ -92,7 +92,7 @@ def _format_choices(fields: EmbeddingsBody) -> dict[str, FormatChoice]:
         "encoding_type": fields.encoding_type,
     }
     given = {name: choice for name, choice in choices.items() if choice is not None}
-    if len(given) > 1 and given.get("encoding_format") in _CLIENTS_OWN_FORMATS:
+    if "embedding_type" in given and given.get("encoding_format") in _CLIENTS_OWN_FORMATS:
         # OpenAI's client asks for base64 where its user asked for nothing in its own words.
         del given["encoding_format"]
     return given

@@ -103,7 +103,9 @@ def test_what_a_client_adds_by_itself_gives_way_to_what_its_user_asked_for(clien
         call = embeddings(embedding_type=asked, encoding_format=clients_own)
         assert call.formats == (formats or (Format.FLOAT, Format.UBINARY))
         assert call.keyed == isinstance(asked, list)
-    assert embeddings(encoding_type="int8", encoding_format=clients_own).formats == (Format.INT8,)
+    assert refused(encoding_type="int8", encoding_format=clients_own) == [
+        ("encoding_type", "conflict")
+    ]
 
 
 def test_with_truncate_what_is_too_long_is_cut_before_it_is_tokenised():
