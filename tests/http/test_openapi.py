@@ -104,7 +104,8 @@ def test_every_route_is_described(server: Described) -> None:
 
 @pytest.mark.parametrize("path", COMPUTED)
 def test_a_body_that_fits_gets_an_answer_that_is_described(server: Described, path: str) -> None:
-    seen = tried(server, path, GenerationMode.POSITIVE, 40)
+    # One in thirty names its two sides as one of the pairs, where a third is taken elsewhere.
+    seen = tried(server, path, GenerationMode.POSITIVE, 300 if path.endswith("score") else 40)
     assert set(seen) <= {200, 422}
     # With keys there are too few to be sure of one that is taken.
     assert seen[200] > 0 or server.headers
