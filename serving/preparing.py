@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+from serving.neighbours import neighbours
+
 T = TypeVar("T")
 
 # Tokenising uses all cores by itself; the second is for whoever comes while the first has a long text.
 NUM_THREADS = 2
-
 
 # A tenth of a second of one core, but for one text that is longer: who comes meanwhile does not wait longer.
 _PIECE_CHARS = 256 * 1024
@@ -24,17 +25,7 @@ _PIECE_ITEMS = 256
 
 def pieces(items: Sequence[T], num_chars: Callable[[T], int]) -> list[slice]:
     """Cut `items` into neighbours that are prepared in one go."""
-    found: list[slice] = []
-    start = in_piece = 0
-    for at, item in enumerate(items):
-        chars = num_chars(item)
-        if at > start and (at - start >= _PIECE_ITEMS or in_piece + chars > _PIECE_CHARS):
-            found.append(slice(start, at))
-            start, in_piece = at, 0
-        in_piece += chars
-    if start < len(items):
-        found.append(slice(start, len(items)))
-    return found
+    return neighbours(map(num_chars, items), max_size=_PIECE_CHARS, max_number=_PIECE_ITEMS)
 
 
 async def in_preparing_thread(call: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from serving.admission import Admission
+from serving.neighbours import neighbours
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -108,17 +109,9 @@ class TurnQueue:
 
     def pieces(self, sizes: Sequence[int]) -> list[slice]:
         """Cut a call whose prompts have `sizes` tokens into neighbours that take turns together."""
-        pieces: list[slice] = []
-        start = num_tokens = 0
-        for at, size in enumerate(sizes):
-            full = at - start >= self._max_piece_prompts
-            if at > start and (full or num_tokens + size > self._max_piece_tokens):
-                pieces.append(slice(start, at))
-                start, num_tokens = at, 0
-            num_tokens += size
-        if start < len(sizes):
-            pieces.append(slice(start, len(sizes)))
-        return pieces
+        return neighbours(
+            sizes, max_size=self._max_piece_tokens, max_number=self._max_piece_prompts
+        )
 
     @asynccontextmanager
     async def turn(

@@ -7,7 +7,7 @@ what the body says.
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -83,9 +83,9 @@ class Guard:
         flow = Flow(visit.flow_name, str(next(self._numbers)))
         if (full := self._refusal(flow.caller)) is not None:
             raise full
-        try:
-            # Its answer is still in memory when this block is left, and gives the place back.
-            await visit.held.enter_async_context(self._concurrency.place(visit.caller))
+        # Given back by an error before that is answered: who reads it may ask again at once.
+        async with AsyncExitStack() as place:
+            await place.enter_async_context(self._concurrency.place(visit.caller))
             with self._bodies.share(flow.caller) as share:
                 async with (
                     self._limits.request(visit.caller) as charge,
@@ -93,10 +93,8 @@ class Guard:
                     self._watched(request),
                 ):
                     yield Admitted(visit, body, share, charge, flow)
-        except BaseException:
-            # Before the error is answered: who reads it may ask again at once.
-            await visit.held.aclose()
-            raise
+            # The answer is still in memory, and gives the place back.
+            visit.held = place.pop_all()
 
     @asynccontextmanager
     async def _watched(self, request: Request) -> AsyncIterator[None]:
