@@ -27,6 +27,7 @@ from merge_tools.factors import FactorCache, Factors
 from merge_tools.plan import MergePlan, TensorPlan
 from merge_tools.reading import Reader
 from merge_tools.shards import StoredTensor
+from merge_tools.signals import held_signals, let_signals_through
 from merge_tools.values import all_fit
 
 __all__ = ["Digests", "Progress", "Sink", "execute"]
@@ -123,7 +124,7 @@ def execute(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with Reader() as reader, ThreadPoolExecutor(num_workers) as pool:
+        with held_signals(), Reader() as reader, ThreadPoolExecutor(num_workers) as pool:
             run = _Run(plan, sink, reader)
             try:
                 futures = [pool.submit(run.work) for _ in range(num_workers)]
@@ -138,6 +139,7 @@ def execute(
 def _wait(futures: Sequence[Future[None]], run: "_Run", progress: Progress | None) -> None:
     pending = set(futures)
     while pending:
+        let_signals_through()
         done, pending = wait(pending, timeout=POLL_S, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()

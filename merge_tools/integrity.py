@@ -19,6 +19,7 @@ from merge_tools.names import PROJECTOR
 from merge_tools.plan import PROJECTOR_FILE
 from merge_tools.reading import Reader
 from merge_tools.shards import StoredTensor, read_shard
+from merge_tools.signals import held_signals, let_signals_through
 
 __all__ = ["DigestCache", "check_integrity", "stored_tensors"]
 
@@ -142,13 +143,17 @@ def _digests(tensors: Mapping[str, StoredTensor], progress: Progress | None) -> 
     total = sum(tensor.num_bytes for tensor in tensors.values())
     done = 0
     digests: dict[str, str] = {}
-    with Reader() as reader, ThreadPoolExecutor(NUM_WORKERS) as pool:
+    with held_signals(), Reader() as reader, ThreadPoolExecutor(NUM_WORKERS) as pool:
         results = pool.map(lambda tensor: _digest(reader, tensor), tensors.values())
-        for (name, tensor), digest in zip(tensors.items(), results, strict=True):
-            digests[name] = digest
-            done += tensor.num_bytes
-            if progress is not None:
-                progress(done, total)
+        try:
+            for (name, tensor), digest in zip(tensors.items(), results, strict=True):
+                let_signals_through()
+                digests[name] = digest
+                done += tensor.num_bytes
+                if progress is not None:
+                    progress(done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)  # nobody waits for gigabytes after an interrupt
     return digests
 
 

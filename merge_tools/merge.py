@@ -5,20 +5,16 @@ Deliberately decides nothing about tensors: what goes where stands in the plan.
 
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from merge_tools.errors import MergeInterrupted, NotEnoughSpace, OutputExists
 from merge_tools.executor import Digests, Progress, execute
 from merge_tools.manifest import MANIFEST_FILE, read_manifest
 from merge_tools.plan import MergePlan
 from merge_tools.record import manifest_of
+from merge_tools.signals import held_signals, let_signals_through
 from merge_tools.staging import Staging, fingerprint_of
 from merge_tools.writer import CheckpointWriter, write_file
 
@@ -84,7 +80,7 @@ def merge(
     """
     started_s = time.monotonic()
     out = Path(out).absolute()
-    with _sigterm_as_error(), Staging(out, _fingerprint(plan)) as staging:
+    with held_signals(terminated=_terminated), Staging(out, _fingerprint(plan)) as staging:
         was_finished = set(plan.tasks) <= set(staging.finished)
         link = False
         if not was_finished:
@@ -93,6 +89,7 @@ def merge(
             link = staging.can_link()
             _require_space(plan, out, link=link)
             _fill(plan, staging, progress, link=link)
+            let_signals_through()
             staging.commit(plan.tasks)
     return MergeReport(
         checkpoints=tuple(out / task for task in plan.tasks),
@@ -111,6 +108,7 @@ def _fill(plan: MergePlan, staging: Staging, progress: Progress | None, *, link:
         digests = execute(plan, writer, progress=progress)
         writer.finish(link=link)
     for directory in directories.values():
+        let_signals_through()
         for name, path in plan.sidecars.copied.items():
             write_file(directory / name, path.read_bytes())
         for name, text in plan.sidecars.texts.items():
@@ -177,23 +175,7 @@ def _fingerprint(plan: MergePlan) -> str:
     return fingerprint_of(sorted(inputs), options)
 
 
-@contextmanager
-def _sigterm_as_error() -> Iterator[None]:
-    """Lets SIGTERM unwind the stack, so that staging is removed; only where nobody else listens."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        # Once is enough: a second signal must not interrupt the clearing up.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise MergeInterrupted(
-            f"SIGTERM ended the merge (process {os.getpid()}); nothing was left behind. Run it again."
-        )
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _terminated() -> MergeInterrupted:
+    return MergeInterrupted(
+        f"SIGTERM ended the merge (process {os.getpid()}); nothing was left behind. Run it again."
+    )

@@ -21,6 +21,7 @@ from merge_tools.direct import open_direct, reserve
 from merge_tools.errors import WriteFailed
 from merge_tools.layout import PAGE_BYTES, OutputFile
 from merge_tools.plan import TensorPlan
+from merge_tools.signals import let_signals_through
 
 __all__ = ["CheckpointWriter", "failures_named", "write_file"]
 
@@ -139,6 +140,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         for file in self._files:
             places = {None: first} if file.is_shared else self._directories
             for task, directory in places.items():
+                let_signals_through()
                 target = self._targets[task, file.name] = _Target(directory / file.name, file)
                 target.reserve()
                 # Headers are few: written through the cache, whatever their memory's address.
@@ -159,10 +161,12 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
     def finish(self, *, link: bool) -> None:
         """Waits until everything is on disk, and gives every task the shared files."""
         for target in self._targets.values():
+            let_signals_through()
             target.sync()
         first, *others = self._directories.values()
         for file in (file for file in self._files if file.is_shared):
             for directory in others:
+                let_signals_through()
                 with failures_named(directory / file.name, file.num_bytes):
                     if link:
                         os.link(first / file.name, directory / file.name)
