@@ -1,10 +1,13 @@
 """What the peers read of a merged checkpoint: its config, its type and the multi-vector projector."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from benchmarks.workloads import PAGE_SIZE, TEMPLATE_TOKENS, Workload
 
 
 def text_config(checkpoint: Path) -> dict[str, Any]:
@@ -23,6 +26,27 @@ def vision_config(checkpoint: Path) -> dict[str, Any]:
 def dtype_name(checkpoint: Path) -> str:
     """The type of the weights, as torch calls it; vLLM's "auto" makes float16 of float32."""
     return str(_read(checkpoint / "config.json")["torch_dtype"])
+
+
+def page_grid(checkpoint: Path) -> tuple[int, int]:
+    """Rows and columns of image tokens that this model makes of a page of the workloads."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    settings = _read(checkpoint / "preprocessor_config.json")
+    token = settings["patch_size"] * settings["merge_size"]
+    width, height = PAGE_SIZE
+    # The reference's own arithmetic, with the bounds that the model was merged with.
+    pixels: tuple[int, int] = smart_resize(
+        height, width, token, settings["min_pixels"], settings["max_pixels"]
+    )
+    return pixels[0] // token, pixels[1] // token
+
+
+def item_tokens(checkpoint: Path, workload: Workload) -> int:
+    """Tokens of one item as this model sees it, prefix or template included."""
+    if not workload.is_page:
+        return workload.num_tokens
+    return math.prod(page_grid(checkpoint)) + TEMPLATE_TOKENS
 
 
 def weight_bytes(checkpoint: Path) -> int:

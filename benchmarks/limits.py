@@ -3,24 +3,31 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.checkpoint import dtype_name, load_projector, vision_config
+from benchmarks.checkpoint import (
+    dtype_name,
+    item_tokens,
+    load_projector,
+    page_grid,
+    vision_config,
+)
 from benchmarks.workloads import WORKLOADS, pages, texts
 
-_PAGE_TOKENS = (31, 24)
-"""Rows and columns of a page's image tokens, 28 x 28 pixels each: 744."""
+
+def matmul_size() -> int:
+    """Rows and columns of the product that is the limit: enough to fill the device, done within seconds."""
+    return 8192 if torch.cuda.is_available() else 1024
 
 
-def matmul_flops_per_s(size: int = 8192) -> float:
-    """Operations per second of a bf16 product of two random square matrices."""
+def matmul_flops_per_s(checkpoint: Path) -> float:
+    """Operations per second of a product of two random square matrices in the type of the weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = size if device == "cuda" else size // 8
-    left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    size, dtype = matmul_size(), getattr(torch, dtype_name(checkpoint))
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(13):
         _wait(device)
@@ -54,12 +61,12 @@ def null_model_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        vision, dtype = vision_config(checkpoint), dtype_name(checkpoint)
+        dtype = dtype_name(checkpoint)
         projector, _ = load_projector(checkpoint)
         return {
-            name: _products_ms(_page_shapes(vision) if WORKLOADS[name].is_page else [], dtype)
+            name: _products_ms(_page_shapes(checkpoint) if WORKLOADS[name].is_page else [], dtype)
             + _products_ms(
-                [(WORKLOADS[name].num_tokens, *reversed(projector.shape))]
+                [(item_tokens(checkpoint, WORKLOADS[name]), *reversed(projector.shape))]
                 if WORKLOADS[name].multi
                 else [],
                 "float32",
@@ -70,12 +77,13 @@ def null_model_ms(checkpoint: Path, workloads: Sequence[str]) -> dict[str, float
         torch.set_num_threads(threads)
 
 
-def _page_shapes(vision: Mapping[str, Any]) -> list[tuple[int, ...]]:
+def _page_shapes(checkpoint: Path) -> list[tuple[int, ...]]:
     """Rows, inner and outer columns of each product of a page."""
+    vision = vision_config(checkpoint)
     hidden, out = vision["hidden_size"], vision["out_hidden_size"]
     patch = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
     merged = hidden * vision["spatial_merge_size"] ** 2
-    num_tokens = math.prod(_PAGE_TOKENS)
+    num_tokens = math.prod(page_grid(checkpoint))
     num_patches = num_tokens * vision["spatial_merge_size"] ** 2
     return [(num_patches, patch, hidden), (num_tokens, merged, merged), (num_tokens, merged, out)]
 
@@ -102,7 +110,7 @@ def _bare_ms(checkpoint: Path, name: str) -> float:
         from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 
         (page,) = pages(1)
-        height, width = (tokens * 28 for tokens in _PAGE_TOKENS)
+        height, width = (tokens * 28 for tokens in page_grid(checkpoint))
 
         def prepare() -> None:
             tensor = functional.pil_to_tensor(page)

@@ -24,12 +24,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.card import Card, format_card, make_card
+from benchmarks.checkpoint import dtype_name, item_tokens
 from benchmarks.contenders import CONTENDERS
 from benchmarks.flops import read_flops
-from benchmarks.limits import bare_ms, matmul_flops_per_s, null_model_ms
+from benchmarks.limits import bare_ms, matmul_flops_per_s, matmul_size, null_model_ms
 from benchmarks.null_model import use_null_model
 from benchmarks.turns import Turns, UnavailableError, read_turns, write_turns
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import TEMPLATE_TOKENS, WORKLOADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Result:
     shape: str
     task: str
     matmul_flops_per_s: float
+    matmul_dtype: str
     null_model: bool
     rows: list[Row]
     unavailable: dict[str, str]
@@ -112,10 +114,11 @@ def main() -> None:
         use_null_model()
     card = make_card()
     print(format_card(card))
-    limit = matmul_flops_per_s()
-    print(f"limit        {limit / 1e12:.1f} TFLOP/s, bf16 matrix product of 8192 x 8192")
+    checkpoint, size = options.merged / options.task, matmul_size()
+    limit, dtype = matmul_flops_per_s(checkpoint), dtype_name(checkpoint)
+    print(f"limit        {limit / 1e12:.3f} TFLOP/s, {dtype} matrix product of {size} x {size}")
     before = _floor(options)
-    result = Result(card, options.shape, options.task, limit, options.null_model, [], {})
+    result = Result(card, options.shape, options.task, limit, dtype, options.null_model, [], {})
     for contender in options.contender:
         try:
             measured = _run(contender)
@@ -161,16 +164,18 @@ def _rows(
     limit: float,
     floor: _Floor,
 ) -> list[Row]:
-    flops = read_flops(options.merged / options.task)
+    checkpoint = options.merged / options.task
+    flops = read_flops(checkpoint)
     rows = []
     for name, turns in measured.items():
         seconds = [turn.seconds for turn in turns]
         workload = WORKLOADS[name]
         num_items = workload.num_items(options.scale)
+        num_tokens = item_tokens(checkpoint, workload)
         per_item = (
-            flops.image(workload.num_tokens, workload.num_tokens - 11)
+            flops.image(num_tokens, num_tokens - TEMPLATE_TOKENS)
             if workload.is_page
-            else flops.text(workload.num_tokens)
+            else flops.text(num_tokens)
         )
         rate = num_items / statistics.median(seconds)
         rows.append(
@@ -178,7 +183,7 @@ def _rows(
                 contender,
                 name,
                 num_items,
-                workload.num_tokens,
+                num_tokens,
                 seconds,
                 items_per_s=rate,
                 of_limit=rate * per_item / limit,

@@ -10,6 +10,12 @@ PAGE_TEMPLATE = (
 )
 """The prompt of a page, for peers that take a string."""
 
+TEMPLATE_TOKENS = 11
+"""Tokens of that prompt beside the image's; 17 in a synthetic vocabulary."""
+
+PAGE_SIZE = (1700, 2200)
+"""Width and height of a page, in pixels."""
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -19,7 +25,7 @@ class Workload:
 
     Attributes:
         is_page: a rendered page, otherwise a text.
-        num_tokens: tokens of each item as the model sees it, prefix or template included.
+        num_tokens: tokens of each item as a model of the real size sees it, prefix or template included.
         base_items: items at scale 1.
         multi: multi-vectors, otherwise single vectors.
     """
@@ -40,7 +46,7 @@ WORKLOADS = {
     "text-512": Workload(is_page=False, num_tokens=512, base_items=1024),
     "text-8192": Workload(is_page=False, num_tokens=8192, base_items=64),
     "text-64-multi": Workload(is_page=False, num_tokens=64, base_items=4096, multi=True),
-    # 1700 x 2200 pixels become 744 image tokens; the template has 11 more, 17 in a synthetic vocabulary.
+    # 744 image tokens and the template; fewer where a model reduces images to less.
     "page": Workload(is_page=True, num_tokens=755, base_items=256),
     "page-multi": Workload(is_page=True, num_tokens=755, base_items=256, multi=True),
 }
@@ -54,11 +60,11 @@ def texts(workload: Workload, num_items: int, seed: int = 0) -> list[str]:
 
 
 def pages(num_items: int, seed: int = 0) -> list[Image.Image]:
-    """Pages of 1700 x 2200 pixels, each with text of its own."""
+    """Pages of `PAGE_SIZE`, each with text of its own."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(num_items):
-        page = Image.new("RGB", (1700, 2200), "white")
+        page = Image.new("RGB", PAGE_SIZE, "white")
         draw = ImageDraw.Draw(page)
         for line in range(60):
             words = "".join(rng.choice(list(_LETTERS + "      "), size=100))

@@ -25,7 +25,7 @@ from benchmarks.card import format_card, make_card
 from benchmarks.load.client import Client, saturate
 from benchmarks.load.requests import KINDS, Dialect, Inputs, body
 from serving import ServerSettings, Text
-from serving.allocator import keep_memory
+from serving.allocator import collect_seldom, keep_memory
 from serving.engine.fake import FakeEngine
 from serving.engine.garbage import settle
 from serving.engine.protocol import Want
@@ -53,6 +53,7 @@ def main() -> None:
     # Threads that wait for each other would be counted as work.
     torch.set_num_threads(1)
     keep_memory()
+    collect_seldom()
     rates = uvloop.run(_measure(options.checkpoint, options.rounds, options.seconds))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = medians["http"] / medians["direct"]

@@ -1,3 +1,4 @@
+import json
 import warnings
 from pathlib import Path
 
@@ -8,12 +9,21 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.adapter import RANK, write_adapter
-from benchmarks.checkpoint import dtype_name, load_projector, weight_bytes
+from benchmarks.checkpoint import (
+    dtype_name,
+    item_tokens,
+    load_projector,
+    page_grid,
+    weight_bytes,
+)
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders_vllm import lora_bytes_on_cpu
 from benchmarks.synthetic import SHAPES
 from benchmarks.synthetic_config import write_config
 from benchmarks.turns import Turn, Turns, UnavailableError, read_turns, write_turns
+from benchmarks.workloads import PAGE_SIZE, TEMPLATE_TOKENS, WORKLOADS
+from serving.images import patch_grid
+from serving.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +121,17 @@ def test_every_contender_stands_in_the_readme() -> None:
     readme = Path("benchmarks/README.md").read_text(encoding="utf-8")
     assert CONTENDERS
     assert all(f"| `{name}` |" in readme for name in CONTENDERS)
+
+
+def test_a_page_has_as_many_tokens_as_polyvec_gives_it(checkpoint: Path) -> None:
+    image = read_manifest(checkpoint).image
+    grid = patch_grid(*PAGE_SIZE, image.max_pixels, image)
+    assert page_grid(checkpoint) == (grid.rows, grid.columns)
+    assert item_tokens(checkpoint, WORKLOADS["page"]) == grid.num_tokens + TEMPLATE_TOKENS
+    assert item_tokens(checkpoint, WORKLOADS["text-64"]) == 64
+
+
+def test_a_page_of_the_real_size_has_744_image_tokens(tmp_path: Path) -> None:
+    settings = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 602112}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert item_tokens(tmp_path, WORKLOADS["page"]) == WORKLOADS["page"].num_tokens == 755
