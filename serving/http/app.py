@@ -12,6 +12,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -34,6 +35,7 @@ from serving.http.listing import MODELS_PATH, listing_routes
 from serving.http.metrics import Metrics
 from serving.http.metrics_merge import CONTENT_TYPE, SharedMetrics, merged_metrics
 from serving.http.openapi import EMBEDDINGS_SPEC, RERANK_SPEC, SCORE_SPEC, document
+from serving.http.other_sites import OtherSites
 from serving.http.playground.routes import SLASHED_PATH, Playground
 from serving.http.ranking import RankingRoutes
 from serving.http.sources import Sources
@@ -161,7 +163,17 @@ def _add_edge(
         paths=_labels(playground),
         reports=reports,
         draining=draining,
+        other_sites=OtherSites(settings.cors_origins, keyless=settings.keys is None),
     )
+    if settings.cors_origins:
+        # Around the edge: a browser asks without a key whether it may ask, and shows no error without these headers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
 
 
 def _catalogue(service: Service, settings: ServerSettings) -> Catalogue:

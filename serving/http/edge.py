@@ -20,6 +20,7 @@ from serving.http.errors import HttpError, body_of, from_polyvec, unexpected
 from serving.http.keys import Door
 from serving.http.logs import log_failure, log_request, log_unexpected
 from serving.http.metrics import Metrics, Rejection
+from serving.http.other_sites import OtherSites
 from serving.http.record import OTHER, RequestRecord
 from serving.http.tracing import Tracing
 from serving.http.visit import Visit
@@ -110,6 +111,7 @@ class Edge:
         paths: Mapping[str, str],
         reports: Reports,
         draining: Draining,
+        other_sites: OtherSites | None = None,
     ) -> None:
         """Around `app`.
 
@@ -122,6 +124,7 @@ class Edge:
             paths: all paths, and what each is reported as; others are reported as "other".
             reports: where to report.
             draining: set by the server on its way out.
+            other_sites: which of them may have their pages ask; None is none, of a server with keys.
         """
         self._app = app
         self._door = door
@@ -130,6 +133,7 @@ class Edge:
         self._paths = dict(paths)
         self._reports = reports
         self._draining = draining
+        self._other_sites = other_sites or OtherSites()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; anything else is passed on."""
@@ -157,7 +161,7 @@ class Edge:
     ) -> HttpError | None:
         try:
             if scope["path"] not in self._open_paths:
-                _refuse_other_sites(scope["method"], headers)
+                self._other_sites.check(scope["method"], headers)
                 visit.caller = self._door.authenticate(headers.get("authorization"))
                 if self._draining.refuses:
                     raise StoppingError
@@ -219,26 +223,6 @@ class Edge:
 def _as_get(scope: Scope) -> Scope:
     """HEAD is answered as GET is; uvicorn leaves the body out."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-
-
-def _refuse_other_sites(method: str, headers: Headers) -> None:
-    """A browser that has a key sends it along whoever's page asks; another site must not spend it.
-
-    Source: Fetch Metadata Request Headers (https://www.w3.org/TR/fetch-metadata/), which no page can set. A key that a
-    program sends as a Bearer token was put there by it, and is not concerned.
-
-    Raises:
-        HttpError: 403.
-    """
-    is_browsers_key = headers.get("authorization", "").strip().lower().startswith("basic")
-    other = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    if is_browsers_key and other and method not in ("GET", "HEAD"):
-        raise HttpError(
-            403,
-            "CROSS_SITE_REQUEST",
-            "A page of another site may not use the key that this browser holds. Send it from your own program as: "
-            "Authorization: Bearer KEY",
-        )
 
 
 def _request_id(headers: Headers) -> str:

@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from serving.settings.documents import DocumentSettings
 from serving.settings.engine import MIB, PREFIX, Count, Seconds
+from serving.settings.origins import Origin
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -66,6 +67,10 @@ class ServerSettings(DocumentSettings):
 
     metrics_without_key: bool = False
     """Answer `/metrics` to callers without a key."""
+
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(split_list)] = ()
+    """Origins whose pages may call from a browser, with commas between, as `https://app.example.com`; `*` is any.
+    A key is sent as a Bearer token then, and whoever opens such a page can read it."""
 
     limits_storage: SecretStr = SecretStr("memory://")
     """Where rate limits are counted: `memory://`, or `redis://...` to share them between servers."""

@@ -77,6 +77,7 @@ def test_a_port_that_is_taken_is_refused(forker: Forker, tmp_path: Path) -> None
         (("--task", "poetry"), "poetry"),
         (("--default-task", "poetry"), "default_task"),
         (("--fetch-hosts", "https://example.com"), "fetch_hosts"),
+        (("--cors-origins", "app.example.com"), "cors_origins"),
         (("--fetch-private-networks", "everything"), "fetch_private_networks"),
         (("--otlp-endpoint", "collector"), "otlp_endpoint"),
         (("--limits-storage", "redis://127.0.0.1:1"), "limits_storage"),
