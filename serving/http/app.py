@@ -318,5 +318,14 @@ async def _refused(request: Request, error: Exception) -> Response:
     raise HttpError(
         404,
         "RESOURCE_NOT_FOUND",
-        f"There is nothing at this path. The API's paths begin with /v1; GET {DOCS_PATH} lists them.",
+        f"There is nothing at this path. {_way_on(request.url.path)}",
     )
+
+
+def _way_on(path: str) -> str:
+    """What to do about a path that is not there: clients differ in what they put behind a base URL."""
+    if path.startswith(("/v1/v1/", "/v1/v2/")):
+        return "This client adds the version by itself: leave /v1 out of its base URL."
+    if f"/v1{path}" in _PATHS:
+        return "Put /v1 at the end of the client's base URL."
+    return f"The API's paths begin with /v1; GET {DOCS_PATH} lists them."

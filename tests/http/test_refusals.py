@@ -209,6 +209,23 @@ def test_unknown_paths_and_methods(strict: Strict) -> None:
         assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/v1/rerank", "leave /v1 out of its base URL"),
+        ("/v1/v2/rerank", "leave /v1 out of its base URL"),
+        ("/embeddings", "Put /v1 at the end"),
+        ("/rerank", "Put /v1 at the end"),
+        ("/nothing", "begin with /v1"),
+    ],
+)
+def test_a_base_url_that_a_client_needs_otherwise_is_told_so(
+    strict: Strict, path: str, said: str
+) -> None:
+    answer = strict.client.post(path, content=body_of())
+    assert said in assert_shape(answer, 404, "RESOURCE_NOT_FOUND")["detail"]
+
+
 def test_limits_of_a_key_do_not_charge_for_what_failed(strict: Strict) -> None:
     key = {"Authorization": f"Bearer {strict.keys['requests']}"}
     wrong = strict.client.post(EMBEDDINGS, content=body_of(dimensions=0), headers=key)
