@@ -1,5 +1,7 @@
 """Checkpoints that several tests only read."""
 
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,18 @@ import torch
 
 from benchmarks.synthetic import SHAPES, build
 from tests.merge.builders import copy_golden, save_qwen_base
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as a new interpreter has them: Ray listens where it was started before."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    after = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == handlers
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_sigterm_leaves_nothing_behind_and_says_so(larger_source: Path, tmp_path
         assert not run["hidden"], run
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_an_interrupt_during_the_merge_leaves_nothing_behind(tmp_path: Path) -> None:
     def interrupt(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
@@ -103,6 +104,7 @@ def test_an_interrupt_during_the_merge_leaves_nothing_behind(tmp_path: Path) -> 
     assert_next_run_works(tmp_path / "deep" / "out")
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_sigterm_in_this_process_is_an_error_and_the_handler_is_put_back(tmp_path: Path) -> None:
     def terminate(_done: int, _total: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -113,6 +115,7 @@ def test_sigterm_in_this_process_is_an_error_and_the_handler_is_put_back(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_signal_while_the_merge_waits_for_its_threads_does_not_cut_the_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +135,7 @@ def test_a_signal_while_the_merge_waits_for_its_threads_does_not_cut_the_waiting
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_sigterm_after_the_merge_is_done_is_not_told_as_a_merge_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from threading import Thread
 
 import pytest
 
 from merge_tools.signals import held_signals, let_signals_through
+
+pytestmark = pytest.mark.usefixtures("default_signals")
 
 
 class Terminated(Exception):  # noqa: N818
@@ -16,13 +17,6 @@ class Terminated(Exception):  # noqa: N818
 
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
-
-
-@pytest.fixture(autouse=True)
-def handlers_are_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    yield
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_an_interrupt_raises_where_it_is_let_through_and_not_before() -> None:
