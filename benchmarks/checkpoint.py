@@ -28,18 +28,27 @@ def dtype_name(checkpoint: Path) -> str:
     return str(_read(checkpoint / "config.json")["torch_dtype"])
 
 
-def page_grid(checkpoint: Path) -> tuple[int, int]:
-    """Rows and columns of image tokens that this model makes of a page of the workloads."""
+def page_pixels(checkpoint: Path) -> tuple[int, int]:
+    """Height and width to which this model reduces a page of the workloads."""
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     settings = _read(checkpoint / "preprocessor_config.json")
-    token = settings["patch_size"] * settings["merge_size"]
-    width, height = PAGE_SIZE
-    # The reference's own arithmetic, with the bounds that the model was merged with.
-    pixels: tuple[int, int] = smart_resize(
-        height, width, token, settings["min_pixels"], settings["max_pixels"]
+    # Processors that transformers 5 saved have the second names alone.
+    size = settings.get("size", {})
+    bounds = (
+        settings.get("min_pixels") or size["shortest_edge"],
+        settings.get("max_pixels") or size["longest_edge"],
     )
-    return pixels[0] // token, pixels[1] // token
+    width, height = PAGE_SIZE
+    pixels: tuple[int, int] = smart_resize(height, width, _token_edge(settings), *bounds)
+    return pixels
+
+
+def page_grid(checkpoint: Path) -> tuple[int, int]:
+    """Rows and columns of image tokens that this model makes of a page of the workloads."""
+    edge = _token_edge(_read(checkpoint / "preprocessor_config.json"))
+    height, width = page_pixels(checkpoint)
+    return height // edge, width // edge
 
 
 def item_tokens(checkpoint: Path, workload: Workload) -> int:
@@ -60,6 +69,11 @@ def load_projector(checkpoint: Path) -> tuple[Tensor, Tensor]:
 
     tensors = load_file(checkpoint / "multi_vector_projector.safetensors")
     return tensors["weight"].float(), tensors["bias"].float()
+
+
+def _token_edge(settings: dict[str, Any]) -> int:
+    """Pixels that an image token is wide and high."""
+    return int(settings["patch_size"] * settings["merge_size"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from benchmarks.checkpoint import (
     item_tokens,
     load_projector,
     page_grid,
+    page_pixels,
     vision_config,
 )
 from benchmarks.workloads import WORKLOADS, pages, texts
@@ -110,7 +111,7 @@ def _bare_ms(checkpoint: Path, name: str) -> float:
         from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 
         (page,) = pages(1)
-        height, width = (tokens * 28 for tokens in page_grid(checkpoint))
+        height, width = page_pixels(checkpoint)
 
         def prepare() -> None:
             tensor = functional.pil_to_tensor(page)

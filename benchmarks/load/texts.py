@@ -4,13 +4,13 @@ Knows a checkpoint's tokenizer and image settings as files; not what is done wit
 """
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from benchmarks.checkpoint import page_pixels
 from benchmarks.workloads import pages
 
 _LETTERS = list("abcdefghijklmnopqrstuvwxyz")
@@ -67,20 +67,11 @@ class TextMaker:
 
 
 def page_pngs(checkpoint: Path, num_pages: int, seed: int = 0) -> list[bytes]:
-    """Pages as PNG files, of the size that a page of 1700 x 2200 pixels is reduced to by `checkpoint`."""
+    """Pages as PNG files, of the size to which `checkpoint` reduces a page."""
     made = []
-    size = _page_size(checkpoint)
+    height, width = page_pixels(checkpoint)
     for page in pages(num_pages, seed):
         buffer = io.BytesIO()
-        page.resize(size, Image.Resampling.BICUBIC).save(buffer, format="PNG")
+        page.resize((width, height), Image.Resampling.BICUBIC).save(buffer, format="PNG")
         made.append(buffer.getvalue())
     return made
-
-
-def _page_size(checkpoint: Path) -> tuple[int, int]:
-    settings = json.loads((checkpoint / "preprocessor_config.json").read_text(encoding="utf-8"))
-    size = settings.get("size", {})
-    max_pixels = settings.get("max_pixels") or size["longest_edge"]
-    step = settings["patch_size"] * settings["merge_size"]
-    scale = min(1.0, (max_pixels / (1700 * 2200)) ** 0.5)
-    return (int(1700 * scale) // step * step, int(2200 * scale) // step * step)

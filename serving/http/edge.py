@@ -111,7 +111,7 @@ class Edge:
         paths: Mapping[str, str],
         reports: Reports,
         draining: Draining,
-        other_sites: OtherSites | None = None,
+        other_sites: OtherSites,
     ) -> None:
         """Around `app`.
 
@@ -124,7 +124,7 @@ class Edge:
             paths: all paths, and what each is reported as; others are reported as "other".
             reports: where to report.
             draining: set by the server on its way out.
-            other_sites: which of them may have their pages ask; None is none, of a server with keys.
+            other_sites: refuses what their pages ask for.
         """
         self._app = app
         self._door = door
@@ -133,7 +133,7 @@ class Edge:
         self._paths = dict(paths)
         self._reports = reports
         self._draining = draining
-        self._other_sites = other_sites or OtherSites()
+        self._other_sites = other_sites
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; anything else is passed on."""

@@ -22,6 +22,7 @@ from serving.http.key_file import add_key
 from serving.http.keys import OpenDoor
 from serving.http.logs import configure_logs, take_back_logs
 from serving.http.metrics import Metrics
+from serving.http.other_sites import OtherSites
 from serving.http.tracing import configure_tracing
 from serving.manifest import find_tasks
 from tests.http.held import TASK
@@ -228,6 +229,7 @@ def test_half_an_answer_does_not_look_whole() -> None:
         browser_paths=(),
         reports=Reports(Metrics("1", (), ()), tracing),
         draining=Draining(),
+        other_sites=OtherSites(),
     )
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
     try:
