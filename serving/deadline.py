@@ -4,21 +4,24 @@ Knows clocks, not what is waited for. Cancelling at the deadline is done by whoe
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 _deadline_s: ContextVar[float | None] = ContextVar("polyvec_deadline_s", default=None)
 
 
-@contextmanager
-def deadline(timeout_s: float) -> Iterator[None]:
-    """What is called in the block, and in tasks that it starts, has `timeout_s` from now."""
-    token = _deadline_s.set(time.monotonic() + timeout_s)
-    try:
-        yield
-    finally:
-        _deadline_s.reset(token)
+class deadline:  # noqa: N801 - read as a statement: `with deadline(5.0):`
+    """What is called in the block, and in tasks that it starts, has `timeout_s` from its beginning."""
+
+    __slots__ = ("_timeout_s", "_token")
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        self._token: Token[float | None] = _deadline_s.set(time.monotonic() + self._timeout_s)
+
+    def __exit__(self, *error: object) -> None:
+        _deadline_s.reset(self._token)
 
 
 def remaining_s() -> float | None:

@@ -74,6 +74,8 @@ class Prepared:
     @classmethod
     def joined(cls, parts: "Sequence[Prepared]") -> "Prepared":
         """Neighbours of one call, at least one, as one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             prompts=tuple(prompt for part in parts for prompt in part.prompts),
             num_tokens=tuple(size for part in parts for size in part.num_tokens),
@@ -228,20 +230,22 @@ class Pipeline:
             EngineError: the engine cannot answer.
         """
         want = prepared.request.want
-        good: list[Prompt] = []
-        sizes: list[int] = []
-        for prompt, size in zip(prepared.prompts, prepared.num_tokens, strict=True):
-            if not isinstance(prompt, InputError):
-                good.append(prompt)
-                sizes.append(size)
+        good = [prompt for prompt in prepared.prompts if not isinstance(prompt, InputError)]
         if self._turns is None or flow is None:
-            outcomes = iter(await self._engine.embed(good, want))
+            outcomes = await self._engine.embed(good, want)
         else:
-            with self._turns.admission.place(flow.caller, sum(sizes)):
-                outcomes = iter(await self._in_turns(self._turns, good, sizes, want, flow))
+            with self._turns.admission.place(flow.caller, prepared.total_tokens):
+                sizes = [
+                    size
+                    for prompt, size in zip(prepared.prompts, prepared.num_tokens, strict=True)
+                    if not isinstance(prompt, InputError)
+                ]
+                outcomes = await self._in_turns(self._turns, good, sizes, want, flow)
+        if len(good) == len(prepared.prompts):
+            return outcomes
+        left = iter(outcomes)
         return [
-            prompt if isinstance(prompt, InputError) else next(outcomes)
-            for prompt in prepared.prompts
+            prompt if isinstance(prompt, InputError) else next(left) for prompt in prepared.prompts
         ]
 
     async def _in_turns(

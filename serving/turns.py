@@ -10,9 +10,10 @@ calls, each by the tokens it has had. Knows tokens and names of callers; not how
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from serving.admission import Admission
 from serving.neighbours import neighbours
@@ -113,12 +114,13 @@ class TurnQueue:
             sizes, max_size=self._max_piece_tokens, max_number=self._max_piece_prompts
         )
 
-    @asynccontextmanager
-    async def turn(
+    def turn(
         self, flow: Flow, num_tokens: int, *, num_prompts: int = 1
-    ) -> AsyncIterator[None]:
-        """Wait for a turn, and hold `num_tokens` of the engine meanwhile; cancelling gives it up."""
-        piece = _Piece(num_tokens, flow.call, asyncio.get_running_loop().create_future())
+    ) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn, and hold `num_tokens` of the engine in the block; cancelling gives it up."""
+        return _Turn(self, flow, num_tokens, num_prompts)
+
+    async def _wait(self, flow: Flow, piece: _Piece, num_prompts: int) -> None:
         self._enqueue(flow, piece)
         self._give_turns()
         try:
@@ -133,14 +135,7 @@ class TurnQueue:
                 self._give_turns()
             raise
         if self.on_turn is not None:
-            self.on_turn(num_prompts, num_tokens)
-        computed = False
-        try:
-            with flow.running:
-                yield
-            computed = True
-        finally:
-            self._end(piece, computed=computed)
+            self.on_turn(num_prompts, piece.num_tokens)
 
     def _enqueue(self, flow: Flow, piece: _Piece) -> None:
         caller = self._callers.get(flow.caller)
@@ -195,3 +190,32 @@ class TurnQueue:
         self.running_tokens -= piece.num_tokens
         self.admission.speed.ended(piece.num_tokens if computed else 0)
         self._give_turns()
+
+
+class _Turn:
+    """One turn, in whose block the engine is held; a class is entered and left sooner than a generator."""
+
+    __slots__ = ("_flow", "_num_prompts", "_num_tokens", "_piece", "_queue")
+
+    def __init__(self, queue: TurnQueue, flow: Flow, num_tokens: int, num_prompts: int) -> None:
+        self._queue = queue
+        self._flow = flow
+        self._num_tokens = num_tokens
+        self._num_prompts = num_prompts
+
+    async def __aenter__(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._piece = _Piece(self._num_tokens, self._flow.call, turn)
+        await self._queue._wait(self._flow, self._piece, self._num_prompts)
+        self._flow.running.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._flow.running.__exit__(kind, error, traceback)
+        finally:
+            self._queue._end(self._piece, computed=kind is None)

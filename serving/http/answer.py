@@ -46,8 +46,10 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, no faster than it is read."""
-        num_bytes = len(self.body)
-        with self._bodies.hold(num_bytes, self._visit.flow_name):
+        body = bytes(self.body)
+        num_bytes = len(body)
+        with self._bodies.share(self._visit.flow_name) as share:
+            share.hold(num_bytes)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await send(
@@ -59,10 +61,10 @@ class Answer(Response):
                     )
                     for start in range(0, num_bytes, _PIECE_BYTES):
                         end = start + _PIECE_BYTES
-                        piece = bytes(self.body[start:end])
+                        piece = body if num_bytes <= _PIECE_BYTES else body[start:end]
                         if end >= num_bytes:
                             # Before it is sent: who reads it may ask again at once.
-                            await self._visit.held.aclose()
+                            await self._visit.give_back()
                         await send(
                             {
                                 "type": "http.response.body",

@@ -4,7 +4,7 @@ Knows how the parts fit; not how they work, nor what runs the application.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from serving.http.body import Bodies
 from serving.http.catalogue import Catalogue, public_tasks
 from serving.http.concurrency import Concurrency
 from serving.http.desk import Desk
-from serving.http.direct_route import DirectRoute
+from serving.http.direct_routes import DirectRoutes, Endpoint
 from serving.http.edge import Draining, Edge, Reports
 from serving.http.embeddings import EmbeddingsRoute
 from serving.http.errors import HttpError
@@ -127,10 +127,13 @@ async def application(
         )
         if shared is not None:
             shared.own = lambda: metrics.render(None)[0].decode()
-        app = _routes(desk, service, metrics, shared)
+        endpoints = _endpoints(desk)
+        app = _routes(desk, endpoints, service, metrics, shared)
         app.include_router(health_routes(service, draining, loading or Loading()))
         if playground is not None:
             app.include_router(playground.routes(desk, service, version("polyvec")))
+        # What is added last is asked first.
+        app.add_middleware(DirectRoutes, endpoints=endpoints)
         _add_edge(app, settings, playground, door, Reports(metrics, tracing), draining)
         yield app
 
@@ -237,8 +240,24 @@ def _watch(metrics: Metrics, task: str, lane: Lane) -> None:
     turns.on_turn = partial(metrics.observe_batch, task)
 
 
+def _endpoints(desk: Desk) -> dict[str, Endpoint]:
+    """What answers the paths that compute."""
+    embeddings, ranking = EmbeddingsRoute(desk), RankingRoutes(desk)
+    return {
+        EMBEDDINGS_PATH: embeddings.answer,
+        RERANK_PATH: ranking.rerank,
+        # Cohere's clients append this path themselves; the answer has its shape already.
+        COHERE_RERANK_PATH: ranking.rerank,
+        SCORE_PATH: ranking.score,
+    }
+
+
 def _routes(
-    desk: Desk, service: Service, metrics: Metrics, shared: SharedMetrics | None
+    desk: Desk,
+    endpoints: Mapping[str, Endpoint],
+    service: Service,
+    metrics: Metrics,
+    shared: SharedMetrics | None,
 ) -> FastAPI:
     app = FastAPI(
         title="polyvec",
@@ -250,17 +269,12 @@ def _routes(
         redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _refused)
-    embeddings, ranking = EmbeddingsRoute(desk), RankingRoutes(desk)
-    for path, endpoint, spec in (
-        (EMBEDDINGS_PATH, embeddings.answer, EMBEDDINGS_SPEC),
-        (RERANK_PATH, ranking.rerank, RERANK_SPEC),
-        (SCORE_PATH, ranking.score, SCORE_SPEC),
-    ):
-        app.router.add_api_route(
+    specs = {EMBEDDINGS_PATH: EMBEDDINGS_SPEC, RERANK_PATH: RERANK_SPEC, SCORE_PATH: SCORE_SPEC}
+    for path, spec in specs.items():
+        app.add_api_route(
             path,
-            endpoint,
+            endpoints[path],
             methods=["POST"],
-            route_class_override=DirectRoute,
             summary=spec.summary,
             description=spec.description,
             operation_id=spec.operation_id,
@@ -269,12 +283,10 @@ def _routes(
             openapi_extra=spec.request_body,
             tags=["compute"],
         )
-    # Cohere's clients append this path themselves; the answer has its shape already.
-    app.router.add_api_route(
+    app.add_api_route(
         COHERE_RERANK_PATH,
-        ranking.rerank,
+        endpoints[COHERE_RERANK_PATH],
         methods=["POST"],
-        route_class_override=DirectRoute,
         response_model=None,
         include_in_schema=False,
     )

@@ -4,9 +4,7 @@ Knows ASGI messages; not what a body says.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from typing import Self
 
 from starlette.requests import Request
 
@@ -29,11 +27,10 @@ class Bodies:
         self._timeout_s = timeout_s
         self.total_bytes: int = 0
         """In memory now."""
-        self._by_caller: Counter[str] = Counter()
+        self._by_caller: dict[str, int] = {}
 
-    @asynccontextmanager
-    async def read(self, request: Request, caller: str) -> AsyncIterator[bytes]:
-        """The whole body; it counts as `caller`'s until the block is left.
+    async def read(self, request: Request, share: "Share") -> bytes:
+        """The whole body, counted in `share`.
 
         Raises:
             HttpError: 408, 413, 415, or 503 when too much is in memory already.
@@ -44,36 +41,21 @@ class Bodies:
         if declared is not None and declared > self._max_body_bytes:
             raise self._too_large()
         parts: list[bytes] = []
-        with self.share(caller) as share:
-            await self._receive(request, parts, share)
-            body = b"".join(parts)
-            parts.clear()  # or it would be there twice
-            yield body
+        await self._receive(request, parts, share)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    @contextmanager
-    def share(self, caller: str) -> "Iterator[Share]":
-        """Count what a request of `caller` brings into memory, until the block is left."""
-        share = Share(self, caller)
-        try:
-            yield share
-        finally:
-            self.count(caller, -share.num_bytes)
-
-    @contextmanager
-    def hold(self, num_bytes: int, caller: str) -> Iterator[None]:
-        """Count an answer while it is being sent."""
-        self.count(caller, num_bytes)
-        try:
-            yield
-        finally:
-            self.count(caller, -num_bytes)
+    def share(self, caller: str) -> "Share":
+        """Counts what a request of `caller` brings into memory, until its block is left."""
+        return Share(self, caller)
 
     def count(self, caller: str, num_bytes: int) -> None:
         """Count `num_bytes` more, or fewer, as `caller`'s."""
         self.total_bytes += num_bytes
-        self._by_caller[caller] += num_bytes
-        if not self._by_caller[caller]:
-            del self._by_caller[caller]
+        counted = self._by_caller.get(caller, 0) + num_bytes
+        if counted:
+            self._by_caller[caller] = counted
+        else:
+            self._by_caller.pop(caller, None)
 
     def check(self, caller: str, num_bytes: int) -> None:
         """Refuse a request of `caller`, of which `num_bytes` are counted, if it is one too many.
@@ -85,7 +67,7 @@ class Bodies:
         if self.total_bytes <= self._max_total_bytes or self.total_bytes <= num_bytes:
             return
         # What it would be if everybody had as much in memory as this caller.
-        as_much_each = self._by_caller[caller] * len(self._by_caller)
+        as_much_each = self._by_caller.get(caller, 0) * len(self._by_caller)
         if as_much_each > self._max_total_bytes or self.total_bytes > 2 * self._max_total_bytes:
             raise _full()
 
@@ -129,12 +111,26 @@ class Bodies:
 
 
 class Share:
-    """Bytes that one request holds: its body, or fetched files and rendered pages."""
+    """Bytes that one request holds, until the block is left: a body, fetched files and rendered pages, or an answer."""
+
+    __slots__ = ("_bodies", "_caller", "num_bytes")
 
     def __init__(self, bodies: Bodies, caller: str) -> None:
         self._bodies = bodies
         self._caller = caller
         self.num_bytes: int = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bodies.count(self._caller, -self.num_bytes)
+        self.num_bytes = 0
+
+    def hold(self, num_bytes: int) -> None:
+        """Count `num_bytes` that are kept in any case."""
+        self.num_bytes += num_bytes
+        self._bodies.count(self._caller, num_bytes)
 
     def count(self, num_bytes: int) -> None:
         """Count `num_bytes` that are here already.
@@ -142,8 +138,7 @@ class Share:
         Raises:
             HttpError: 503 when all requests together hold too much.
         """
-        self.num_bytes += num_bytes
-        self._bodies.count(self._caller, num_bytes)
+        self.hold(num_bytes)
         self._bodies.check(self._caller, self.num_bytes)
 
     def take(self, num_bytes: int) -> None:

@@ -44,13 +44,10 @@ class Catalogue:
             dict.fromkeys([*_spellings(model_name), PUBLIC_NAME, f"jinaai/{PUBLIC_NAME}", *own])
         )
         self.model_name: str = model_name
+        self.public_tasks: list[str] = public_tasks(service)
+        """The tasks that requests for vectors may name here, as the public API spells them."""
         if default_task is not None:
             self._choice(default_task)
-
-    @property
-    def public_tasks(self) -> list[str]:
-        """The tasks that requests for vectors may name here, as the public API spells them."""
-        return public_tasks(self._service)
 
     def knows(self, model: str) -> bool:
         """Whether requests may give `model`, a name or `NAME:TASK`."""

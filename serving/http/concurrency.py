@@ -8,8 +8,8 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from redis.asyncio import Redis
 
@@ -50,25 +50,20 @@ class Concurrency:
         self._lease_ms = round(lease_s * 1000)
         self._held: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def place(self, caller: Caller) -> AsyncIterator[None]:
-        """Hold one of the caller's places; given back however this is left.
+    def place(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        """Hold one of the caller's places in the block; given back however that is left.
 
-        Raises:
-            HttpError: 429 RATE_CONCURRENCY_LIMIT_EXCEEDED; 503, while the storage does not answer.
+        Entering raises HttpError: 429 RATE_CONCURRENCY_LIMIT_EXCEEDED; 503, while the storage does not answer.
         """
         limit = caller.limits.concurrency
         if limit is None:
-            yield
-        elif self._storage.redis is None:
-            with self._counted(caller.name, limit):
-                yield
-        else:
-            async with self._leased(self._storage.redis, caller.name, limit):
-                yield
+            return nullcontext()
+        if self._storage.redis is None:
+            return self._counted(caller.name, limit)
+        return self._leased(self._storage.redis, caller.name, limit)
 
-    @contextmanager
-    def _counted(self, name: str, limit: int) -> Iterator[None]:
+    @asynccontextmanager
+    async def _counted(self, name: str, limit: int) -> AsyncIterator[None]:
         if self._held[name] >= limit:
             raise _exceeded(limit)
         self._held[name] += 1

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from serving.engine.protocol import Outcome
@@ -20,6 +19,7 @@ from serving.http.wire.limits import BodyLimits
 from serving.pipeline import Prepared
 from serving.service import Lane
 from serving.settings import ServerSettings
+from serving.turns import Flow
 
 Call = TypeVar("Call")
 
@@ -34,26 +34,29 @@ _SLOW_RETRY_S = 60.0
 _IDS_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
 class Desk:
     """The parts of one server that every computing route uses."""
 
-    settings: ServerSettings
-    catalogue: Catalogue
-    guard: Guard
-    sources: Sources
-    bodies: Bodies
-
-    @property
-    def body_limits(self) -> BodyLimits:
-        """What a body may hold."""
-        return BodyLimits(
-            max_inputs=self.settings.max_inputs,
-            max_image_bytes=self.settings.max_image_bytes,
-            max_pdf_bytes=self.settings.max_pdf_bytes,
-            max_text_chars=self.settings.max_text_chars,
-            max_token_ids=_IDS_PER_TOKEN * self.settings.max_text_tokens,
-            max_request_chars=self.settings.max_request_chars,
+    def __init__(
+        self,
+        settings: ServerSettings,
+        catalogue: Catalogue,
+        guard: Guard,
+        sources: Sources,
+        bodies: Bodies,
+    ) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.guard = guard
+        self.sources = sources
+        self.bodies = bodies
+        self._body_limits = BodyLimits(
+            max_inputs=settings.max_inputs,
+            max_image_bytes=settings.max_image_bytes,
+            max_pdf_bytes=settings.max_pdf_bytes,
+            max_text_chars=settings.max_text_chars,
+            max_token_ids=_IDS_PER_TOKEN * settings.max_text_tokens,
+            max_request_chars=settings.max_request_chars,
         )
 
     async def parsed(self, admitted: Admitted, parse: Callable[[bytes, BodyLimits], Call]) -> Call:
@@ -63,8 +66,8 @@ class Desk:
             HttpError: 422; names what is wrong.
         """
         if len(admitted.body) <= _QUICK_BODY_BYTES:
-            return parse(admitted.body, self.body_limits)
-        return await asyncio.to_thread(parse, admitted.body, self.body_limits)
+            return parse(admitted.body, self._body_limits)
+        return await asyncio.to_thread(parse, admitted.body, self._body_limits)
 
     async def open(self, admitted: Admitted, lane: Lane, items: Sequence[Item]) -> list[Source]:
         """The inputs behind `items`; see `Sources.open`."""
@@ -108,8 +111,9 @@ class Desk:
         self._check_time(lane, num_tokens)
         await admitted.charge.tokens(num_tokens)
         stages = admitted.visit.stages
-        flow = replace(
-            admitted.flow,
+        flow = Flow(
+            admitted.flow.caller,
+            admitted.flow.call,
             waiting=stages.measure(Stage.QUEUE),
             running=stages.measure(Stage.ENGINE),
         )

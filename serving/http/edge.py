@@ -6,11 +6,11 @@ know routes beyond their paths, nor bodies.
 
 import math
 import re
-import uuid
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,7 @@ from serving.http.tracing import Tracing
 from serving.http.visit import Visit
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 # nginx's status for a client that hung up; it is only reported, nobody is there to read it.
 _CLIENT_GONE = 499
 
@@ -86,12 +87,14 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._visit.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers.setdefault("Cache-Control", "no-store")
-            if self._draining.is_on:
-                headers["Connection"] = "close"
+            headers = [(b"x-request-id", self._visit.request_id.encode("latin-1")), _NO_SNIFFING]
+            own = message.get("headers", ())
+            given = {name for name, _ in own}
+            if b"cache-control" not in given:
+                headers.append((b"cache-control", b"no-store"))
+            if self._draining.is_on and b"connection" not in given:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": [*own, *headers]}
         elif message["type"] == "http.response.body":
             self.num_bytes += len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
@@ -152,7 +155,7 @@ class Edge:
         finally:
             self._draining.num_open -= 1
             try:
-                await visit.held.aclose()
+                await visit.give_back()
             finally:
                 self._report(scope, headers, visit, answer, failure)
 
@@ -227,7 +230,7 @@ def _as_get(scope: Scope) -> Scope:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 async def _send_error(

@@ -55,8 +55,9 @@ class EmbeddingsRoute:
                 self._desk.note(admitted.visit, choice.task, call.items)
                 _check_dimensions(call, choice)
             sources = await self._desk.open(admitted, choice.lane, call.items)
-            admitted.visit.inputs = counts_of(call.items, sources)
-            room = choice.lane.turns.admission.expected(admitted.visit.flow_name)
+            if admitted.visit.inputs.page:
+                admitted.visit.inputs = counts_of(call.items, sources)
+            room = choice.lane.turns.admission.expected(admitted.flow.caller)
             with stages.measure(Stage.PREPARE), room:
                 prepared = await self._prepared(admitted, call, choice, sources)
             pooled = pooled_or_raise(
@@ -119,45 +120,46 @@ async def _embedded(
     pooled: Sequence[Pooled],
 ) -> list[Embedded]:
     if call.late_chunking:
-        embedded = _chunks(prepared, pooled[0])
+        embedded, token_ids = _chunks(prepared, pooled[0])
     else:
         embedded = _inputs(choice, sources, prepared, pooled)
+        token_ids = [one.token_ids for one in pooled]
     if not call.tokenized:
-        return [item for item, _ in embedded]
+        return embedded
 
     def spell() -> list[Embedded]:
-        return [replace(item, tokens=choice.lane.prompter.spelled(ids)) for item, ids in embedded]
+        spelled = map(choice.lane.prompter.spelled, token_ids)
+        return [
+            replace(item, tokens=tokens) for item, tokens in zip(embedded, spelled, strict=True)
+        ]
 
     return await asyncio.to_thread(spell)
 
 
 def _inputs(
     choice: Choice, sources: Sequence[Source], prepared: Prepared, pooled: Sequence[Pooled]
-) -> list[tuple[Embedded, tuple[int, ...]]]:
+) -> list[Embedded]:
     image_pad = choice.lane.manifest.special_token_ids.image_pad
-    embedded: list[tuple[Embedded, tuple[int, ...]]] = []
+    embedded: list[Embedded] = []
     for index, (source, grid, one) in enumerate(zip(sources, prepared.grids, pooled, strict=True)):
         patches = None
         if grid is not None:
             patches = Patches(one.token_ids.index(image_pad), grid.rows, grid.columns)
-        item = Embedded(index, one.single, one.multi, source.page, patches=patches)
-        embedded.append((item, one.token_ids))
+        embedded.append(Embedded(index, one.single, one.multi, source.page, patches=patches))
     return embedded
 
 
-def _chunks(prepared: Prepared, pooled: Pooled) -> list[tuple[Embedded, tuple[int, ...]]]:
-    """One sequence cut into its chunks again."""
+def _chunks(prepared: Prepared, pooled: Pooled) -> tuple[list[Embedded], list[tuple[int, ...]]]:
+    """One sequence cut into its chunks again, and the tokens of each."""
     prompt = prepared.prompts[0]
     spans = None if isinstance(prompt, (InputError, ImagePrompt)) else prompt.spans
     assert spans is not None  # prepare_chunks made it
-    return [
-        (
-            Embedded(
-                index,
-                None if pooled.single is None else pooled.single[index],
-                None if pooled.multi is None else pooled.multi[span.start : span.stop],
-            ),
-            pooled.token_ids[span.start : span.stop],
+    embedded = [
+        Embedded(
+            index,
+            None if pooled.single is None else pooled.single[index],
+            None if pooled.multi is None else pooled.multi[span.start : span.stop],
         )
         for index, span in enumerate(spans)
     ]
+    return embedded, [pooled.token_ids[span.start : span.stop] for span in spans]

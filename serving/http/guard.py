@@ -7,7 +7,7 @@ what the body says.
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -83,18 +83,18 @@ class Guard:
         flow = Flow(visit.flow_name, str(next(self._numbers)))
         if (full := self._refusal(flow.caller)) is not None:
             raise full
-        # Given back by an error before that is answered: who reads it may ask again at once.
-        async with AsyncExitStack() as place:
-            await place.enter_async_context(self._concurrency.place(visit.caller))
-            with self._bodies.share(flow.caller) as share:
-                async with (
-                    self._limits.request(visit.caller) as charge,
-                    self._bodies.read(request, flow.caller) as body,
-                    self._watched(request),
-                ):
-                    yield Admitted(visit, body, share, charge, flow)
-            # The answer is still in memory, and gives the place back.
-            visit.held = place.pop_all()
+        try:
+            if visit.caller.limits.concurrency is not None:
+                await visit.hold(self._concurrency.place(visit.caller))
+            with self._bodies.share(flow.caller) as read, self._bodies.share(flow.caller) as share:
+                async with self._limits.request(visit.caller) as charge:
+                    body = await self._bodies.read(request, read)
+                    async with self._watched(request):
+                        yield Admitted(visit, body, share, charge, flow)
+        except BaseException:
+            # Before the error is answered: who reads it may ask again at once. An answer gives the place back itself.
+            await visit.give_back()
+            raise
 
     @asynccontextmanager
     async def _watched(self, request: Request) -> AsyncIterator[None]:

@@ -50,6 +50,21 @@ class Rejection(StrEnum):
     ENGINE_DOWN = "engine_down"
 
 
+class _Children(dict[tuple[str, ...], Counter]):
+    """The counters of one name by their labels' values, made when they are first asked for.
+
+    The library finds them behind a lock, with every value made a string again.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __missing__(self, values: tuple[str, ...]) -> Counter:
+        child = self[values] = self._counter.labels(*values)
+        return child
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own.
 
@@ -73,13 +88,14 @@ class Metrics:
 
     def _declare_requests(self) -> None:
         registry = self._registry
-        self._requests = Counter(
-            "polyvec_requests_total",
-            "Requests answered.",
-            ("route", "status", "task"),
-            registry=registry,
+        self._requests = _Children(
+            Counter(
+                "polyvec_requests_total",
+                "Requests answered.",
+                ("route", "status", "task"),
+                registry=registry,
+            )
         )
-        self._request_series: dict[tuple[str, int, str], Counter] = {}
         request_seconds = Histogram(
             "polyvec_request_seconds",
             "Time from a request's first byte to its answer's last.",
@@ -98,11 +114,13 @@ class Metrics:
             registry=registry,
         )
         self._stage_seconds = {stage: stage_seconds.labels(stage.value) for stage in Stage}
-        self._inputs = Counter(
-            "polyvec_inputs_total", "Inputs asked for.", ("task", "kind"), registry=registry
+        self._inputs = _Children(
+            Counter(
+                "polyvec_inputs_total", "Inputs asked for.", ("task", "kind"), registry=registry
+            )
         )
-        self._tokens = Counter(
-            "polyvec_tokens_total", "Tokens run.", ("task", "kind"), registry=registry
+        self._tokens = _Children(
+            Counter("polyvec_tokens_total", "Tokens run.", ("task", "kind"), registry=registry)
         )
         self._request_inputs = Histogram(
             "polyvec_request_inputs",
@@ -185,13 +203,7 @@ class Metrics:
         """Count an answered request."""
         route = record.route if record.route in self._routes else OTHER
         task = self._task_label(record.task)
-        key = (route, record.status, task)
-        series = self._request_series.get(key)
-        if series is None:
-            series = self._request_series[key] = self._requests.labels(
-                route, str(record.status), task
-            )
-        series.inc()
+        self._requests[route, str(record.status), task].inc()
         self._request_seconds[route].observe(record.seconds)
         for time in record.stage_times:
             self._stage_seconds[time.stage].observe(time.busy_s)
@@ -207,10 +219,10 @@ class Metrics:
             ("tokens", record.inputs.tokens),
         ):
             if num_inputs:
-                self._inputs.labels(task, kind).inc(num_inputs)
+                self._inputs[task, kind].inc(num_inputs)
         for kind, num_tokens in (("text", record.tokens.text), ("image", record.tokens.image)):
             if num_tokens:
-                self._tokens.labels(task, kind).inc(num_tokens)
+                self._tokens[task, kind].inc(num_tokens)
 
     def observe_batch(self, task: str, num_prompts: int, num_tokens: int) -> None:
         """Count one call of an engine."""

@@ -43,6 +43,10 @@ class TokenCounts:
         return self.text + self.image
 
 
+NO_INPUTS = InputCounts()
+NO_TOKENS = TokenCounts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """One answered request.
@@ -74,8 +78,8 @@ class RequestRecord:
     client: str | None = None
     key_name: str | None = None
     task: str | None = None
-    inputs: InputCounts = InputCounts()
-    tokens: TokenCounts = TokenCounts()
+    inputs: InputCounts = NO_INPUTS
+    tokens: TokenCounts = NO_TOKENS
     response_bytes: int = 0
     error_code: str | None = None
     traceparent: str | None = None

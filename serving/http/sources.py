@@ -4,6 +4,7 @@ Knows where bytes come from; not what becomes of them.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,8 +84,9 @@ class Sources:
             InputError: an item cannot be had; names its position.
             HttpError: what was fetched or rendered is too much to hold.
         """
-        if all(isinstance(item, TextItem) for item in items):
-            return [Source(Text(item.text)) for item in items if isinstance(item, TextItem)]
+        texts = [Source(Text(item.text)) for item in items if type(item) is TextItem]
+        if len(texts) == len(items):
+            return texts
         spelled = await self._spell(items, prompter, flow, max_chars)
         opening = _Opening(spelled, stages, share, flow, asyncio.Semaphore(_FETCHES_AT_ONCE))
         parts = await together(self._open(index, item, opening) for index, item in enumerate(items))
@@ -193,19 +195,10 @@ def _spelled(
 
 def counts_of(items: Sequence[Item], sources: Sequence[Source] | None = None) -> InputCounts:
     """Inputs by kind; a PDF counts as one page until it is known how many it has."""
-    text = image = page = tokens = 0
-    for item in items:
-        match item:
-            case TextItem():
-                text += 1
-            case TokensItem():
-                tokens += 1
-            case ImageItem() | ImageUrlItem():
-                image += 1
-            case PdfItem() | PdfUrlItem():
-                page += 1
-            case _:
-                assert_never(item)
+    of = Counter(map(type, items))
+    page = of[PdfItem] + of[PdfUrlItem]
     if page and sources is not None:
         page = sum(source.page is not None for source in sources)
-    return InputCounts(text=text, image=image, page=page, tokens=tokens)
+    return InputCounts(
+        text=of[TextItem], image=of[ImageItem] + of[ImageUrlItem], page=page, tokens=of[TokensItem]
+    )

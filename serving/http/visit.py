@@ -1,12 +1,12 @@
 """One request on its way: who sent it, and what has been learned of it for logs, metrics and traces."""
 
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
 from serving.http.caller import ANONYMOUS, Caller
-from serving.http.record import InputCounts, TokenCounts
+from serving.http.record import NO_INPUTS, NO_TOKENS, InputCounts, TokenCounts
 from serving.http.stages import Stages
 
 
@@ -22,7 +22,7 @@ class Visit:
         task: the task it asked for.
         inputs: the inputs it asked for.
         tokens: the tokens that were run.
-        held: what it holds until its answer is on its way.
+        held: what it holds until its answer is on its way; None is nothing.
     """
 
     request_id: str
@@ -30,9 +30,9 @@ class Visit:
     stages: Stages = field(default_factory=Stages)
     caller: Caller = ANONYMOUS
     task: str | None = None
-    inputs: InputCounts = field(default_factory=InputCounts)
-    tokens: TokenCounts = field(default_factory=TokenCounts)
-    held: AsyncExitStack = field(default_factory=AsyncExitStack)
+    inputs: InputCounts = NO_INPUTS
+    tokens: TokenCounts = NO_TOKENS
+    held: AsyncExitStack | None = None
 
     @property
     def flow_name(self) -> str:
@@ -40,6 +40,18 @@ class Visit:
         if self.caller is ANONYMOUS:
             return f"address {self.client}"
         return f"key {self.caller.name}"
+
+    async def hold(self, place: AbstractAsyncContextManager[None]) -> None:
+        """Enter `place`, to be left by `give_back`."""
+        if self.held is None:
+            self.held = AsyncExitStack()
+        await self.held.enter_async_context(place)
+
+    async def give_back(self) -> None:
+        """Leave what is held; a second call does nothing."""
+        held, self.held = self.held, None
+        if held is not None:
+            await held.aclose()
 
 
 def visit_of(request: Request) -> Visit:

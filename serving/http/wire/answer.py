@@ -66,20 +66,21 @@ def _single_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterato
         block = embedded[start : start + step]
         vectors = torch.stack([present(item.single) for item in block])
         rows = {format_.value: rows_of(vectors, format_) for format_ in call.formats}
-        scales = scales_of(vectors) if Format.INT8 in call.formats else None
-        objects: list[dict[str, object]] = []
-        for row, item in enumerate(block):
-            keyed = {name: encoded[row] for name, encoded in rows.items()}
-            entry: dict[str, object] = {
-                "object": "embedding",
-                "index": item.index,
-                "embedding": keyed if call.keyed else next(iter(keyed.values())),
-            }
-            if scales is not None:
-                entry["scale"] = scales[row]
-            if item.page is not None:
+        values: Iterable[object]
+        if call.keyed:
+            values = [{name: row[at] for name, row in rows.items()} for at in range(len(block))]
+        else:
+            (values,) = rows.values()
+        objects: list[dict[str, object]] = [
+            {"object": "embedding", "index": item.index, "embedding": value}
+            for item, value in zip(block, values, strict=True)
+        ]
+        if Format.INT8 in call.formats:
+            for entry, scale in zip(objects, scales_of(vectors), strict=True):
+                entry["scale"] = scale
+        if block[0].page is not None:
+            for entry, item in zip(objects, block, strict=True):
                 entry["page"] = item.page
-            objects.append(entry)
         yield (b"," if start else b"") + to_json(objects)[1:-1]
 
 

@@ -3,7 +3,7 @@
 It does not know which field of which route it reads, nor how JSON was parsed.
 """
 
-from typing import NoReturn, cast
+from typing import NoReturn, TypeGuard, cast
 
 from serving.http.errors import FieldError, HttpError, invalid
 from serving.http.wire.encoded import (
@@ -62,13 +62,16 @@ class ItemReader:
                 field, f"Input should be a list of inputs, got {json_type(value)}.", "list_type"
             )
         self._check_length(value, field)
+        if self._are_texts(value):
+            self._num_chars += sum(map(len, value))
+            self._check_chars(field)
+            return tuple(map(TextItem, value))
         items: list[Item] = []
         errors: list[FieldError] = []
-        max_chars = self._limits.max_text_chars
         for index, element in enumerate(value):
-            if type(element) is str and len(element) <= max_chars and not is_image_uri(element):
-                items.append(TextItem(element))
+            if self._are_texts([element]):
                 self._num_chars += len(element)
+                items.append(TextItem(element))
                 continue
             try:
                 items.append(self.item(element, f"{field}.{index}"))
@@ -80,6 +83,15 @@ class ItemReader:
             raise invalid_all(errors)
         self._check_chars(field)
         return tuple(items)
+
+    def _are_texts(self, value: list[object]) -> TypeGuard[list[str]]:
+        """Whether all are texts that need no closer look, as nearly always."""
+        if set(map(type, value)) != {str}:
+            return False
+        texts = cast("list[str]", value)
+        return max(map(len, texts)) <= self._limits.max_text_chars and not any(
+            map(is_image_uri, texts)
+        )
 
     def one(self, value: object, field: str) -> tuple[Item, ...]:
         """Exactly one input."""
