@@ -21,6 +21,7 @@ from serving.engine.garbage import settle
 from serving.engine.imaging.patches import can_cut
 from serving.engine.imaging.pool import ImagePool, num_processes
 from serving.engine.imaging.preparing import Rules
+from serving.engine.orders import PARCEL_TEXTS
 from serving.engine.pooled_where import Pooling
 from serving.engine.processes import EngineProcesses, stop
 from serving.engine.protocol import ImagePrompt, Outcome, Pooled, Prompt, TextPrompt, Want
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 T = TypeVar("T")
-
-_PARCEL_TEXTS = 64
-"""Enough that a message's cost is spread thin, few enough that the scheduler soon has the first of many."""
 
 _PARCELS_AT_ONCE = 4
 
@@ -61,7 +59,10 @@ class VllmEngine:
 
         self._rendered_text = rendered_text
         self._rendered_image = rendered_image
-        self._running: tuple[AsyncLLM, Exchange] | None = (llm, Exchange(llm))
+        self._running: tuple[AsyncLLM, Exchange] | None = (
+            llm,
+            Exchange(llm, pooling.parcel_params),
+        )
         self._pooling = pooling
         self._limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
@@ -98,7 +99,7 @@ class VllmEngine:
         self._check_exchange()
         texts, alone = self._sorted(prompts)
         # Several in the slots at once, or the engine would wait for each next one.
-        size = max(1, min(_PARCEL_TEXTS, self._text_slots.total // _PARCELS_AT_ONCE))
+        size = max(1, min(PARCEL_TEXTS, self._text_slots.total // _PARCELS_AT_ONCE))
         parcels = [texts[start : start + size] for start in range(0, len(texts), size)]
         calls: list[Coroutine[Any, Any, list[Outcome]]] = [
             self._texts([prompts[index] for index in parcel], want) for parcel in parcels
@@ -174,9 +175,8 @@ class VllmEngine:
         good = [place for place in range(len(texts)) if place not in outcomes]
         if good:
             token_ids = [texts[place].token_ids for place in good]
-            params = self._pooling.parcel_params([len(ids) for ids in token_ids], want)
             async with self._text_slots.taken(len(good)):
-                outputs = await self._or_refusal(self._exchange.texts(token_ids, params))
+                outputs = await self._or_refusal(self._exchange.texts(token_ids, want))
             pooled = await self._pooled([texts[place] for place in good], want, outputs)
             outcomes.update(zip(good, pooled, strict=True))
         return [outcomes[place] for place in range(len(texts))]
