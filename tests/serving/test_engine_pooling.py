@@ -226,6 +226,50 @@ def test_more_texts_than_one_message_holds_come_back_in_order(pair: Pair) -> Non
         torch.testing.assert_close(got.single, expected.single, rtol=1e-4, atol=1e-5)
 
 
+def test_callers_of_one_moment_share_messages_and_each_gets_its_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def texts_of(caller: int) -> list[Prompt]:
+        return [
+            TextPrompt(tuple(range(9 + caller, 12 + caller + 20 * place)))
+            for place in range(1 + caller % 3)
+        ]
+
+    sent: list[int] = []
+    send = pair.inside._exchange._core.add_request_async
+
+    async def count(request: Any) -> None:
+        sent.append(len(request.prompt_token_ids))
+        await send(request)
+
+    monkeypatch.setattr(pair.inside._exchange._core, "add_request_async", count)
+    want = Want(single=True)
+
+    async def all_at_once() -> dict[int, list[Outcome]]:
+        calls = {
+            caller: asyncio.create_task(pair.inside.embed(texts_of(caller), want))
+            for caller in range(60)
+        }
+        await asyncio.sleep(0)
+        for caller in range(0, 60, 5):
+            calls.pop(caller).cancel()
+        await asyncio.sleep(0.01)
+        for caller in range(1, 60, 5):
+            calls.pop(caller).cancel()
+        return {caller: await call for caller, call in calls.items()}
+
+    came = pair.runner.run(all_at_once())
+    assert len(came) == 36
+    assert len(sent) <= 4
+    for caller, outcomes in came.items():
+        alone = pair.one_by_one(pair.outside, texts_of(caller), want)
+        for got, expected in zip(all_pooled(outcomes), alone, strict=True):
+            assert got.token_ids == expected.token_ids
+            for vectors, others in zip(tensors(got), tensors(expected), strict=True):
+                torch.testing.assert_close(vectors, others, rtol=1e-4, atol=1e-5)
+    assert pair.inside._exchange.num_waiting == 0
+
+
 def parameter_names(worker: Any) -> list[str]:
     return [name for name, _ in worker.get_model().named_parameters()]
 
