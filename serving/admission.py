@@ -161,7 +161,7 @@ _NOTHING = _Held()
 
 
 class _Counted:
-    """Counts one call while a block lasts. A class: as a generator it took three times as long."""
+    """Counts one call while a block lasts; a class is entered and left sooner than a generator."""
 
     __slots__ = ("_caller", "_held", "_num_tokens")
 

@@ -19,8 +19,8 @@ from serving.inputs import PageImage, Text
 from serving.manifest import Manifest, read_manifest
 from serving.preparing import pieces
 
-# Half a millisecond of tokenising. For so little, waking the tokenizer's threads took as much processor time again,
-# and was no sooner done.
+# For 8 texts of 80 characters, waking the tokenizer's threads took 0.5 ms of processor time instead of 0.28, and had
+# them no sooner.
 _FEW_CHARS = 2048
 
 

@@ -13,8 +13,7 @@ class DirectRoutes:
     """ASGI middleware that answers POST to some paths itself, and passes everything else on.
 
     The routes behind it document the same endpoints, and refuse other methods. FastAPI matches routes one by one, keeps
-    two stacks for each request, and looks for parameters and dependencies, of which these endpoints have none: an eighth
-    of what a request of one text costs the server's process.
+    two stacks for each request, and looks for parameters and dependencies, of which these endpoints have none.
 
     Args:
         app: the routes.
