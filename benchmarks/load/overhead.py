@@ -5,8 +5,7 @@
 Vectors come as floats, which is what a request that says nothing gets, and as base64, which OpenAI's own clients ask for.
 The engine is the computable one, without a model, so what is compared is everything around it. The server runs in
 this process and keeps its memory as `polyvec serve` does, and the client in another process. Rounds alternate;
-texts per second of processor time of this process, so that the client does not count. It knows
-`serving.http` and the Pipeline, which no other benchmark does: there is no other way to leave HTTP out.
+texts per second of processor time of this process, so that the client does not count.
 """
 
 import argparse
@@ -19,23 +18,12 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
 import uvloop
 
 from benchmarks.card import format_card, make_card
 from benchmarks.load.client import Client, saturate
+from benchmarks.load.in_process import InProcess, served, settle_process
 from benchmarks.load.requests import KINDS, Dialect, Inputs, body
-from serving import ServerSettings, Text
-from serving.allocator import collect_seldom, keep_memory
-from serving.engine.fake import FakeEngine
-from serving.engine.garbage import settle
-from serving.engine.protocol import Want
-from serving.http.app import application
-from serving.http.logs import configure_logs
-from serving.http.server import bind, quiet_server, uvicorn_config
-from serving.manifest import find_tasks
-from serving.pipeline import Pipeline, Request
-from serving.service import Service
 
 _WORKERS = 4
 _DIRECT = "direct"
@@ -52,11 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     card = make_card()
     print(format_card(card), flush=True)
-    configure_logs("WARNING", "json")
-    # Threads that wait for each other would be counted as work.
-    torch.set_num_threads(1)
-    keep_memory()
-    collect_seldom()
+    settle_process()
     rates = uvloop.run(_measure(options.checkpoint, options.rounds, options.seconds))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {name: medians[name] / medians[_DIRECT] for name in _KINDS}
@@ -79,33 +63,21 @@ def main() -> None:
 
 
 async def _measure(checkpoint: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
-    (task, directory), *_ = find_tasks(checkpoint).items()
-    settings = ServerSettings(port=0)
-    service = Service.of_engines({task: directory}, {task: FakeEngine(directory)}, settings)
-    pipeline = service.lane(task).pipeline
     texts = Inputs(checkpoint, seed=7).draw(KINDS["text-64"], 64)
     rates: dict[str, list[float]] = {name: [] for name in (_DIRECT, *_KINDS)}
-    listener = bind(settings)
-    port = listener.getsockname()[1]
-    async with application(service, settings) as app:
-        server = quiet_server(uvicorn_config(app, settings))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        settle()
+    async with served(checkpoint) as server:
         for number in range(rounds + 1):
-            reached = {_DIRECT: await _direct(pipeline, texts, seconds)}
+            reached = {_DIRECT: await _direct(server, texts, seconds)}
             for name, kind in _KINDS.items():
-                reached[name] = await _http(port, kind, texts, seconds)
+                reached[name] = await _http(server.port, kind, texts, seconds)
             if number:  # the first round warms up
                 for name, rate in reached.items():
                     rates[name].append(rate)
-        server.should_exit = True
-        await serving
     return rates
 
 
-async def _direct(pipeline: Pipeline, texts: list[list[str]], seconds: float) -> float:
+async def _direct(server: InProcess, texts: list[list[str]], seconds: float) -> float:
     """Texts per second of processor time, as many calls at once as the client makes."""
-    request = Request(want=Want(single=True), prompt_name="query")
     until = time.monotonic() + seconds
     num_texts = 0
     before = time.process_time()
@@ -115,7 +87,7 @@ async def _direct(pipeline: Pipeline, texts: list[list[str]], seconds: float) ->
         at = offset
         while time.monotonic() < until:
             batch = texts[at % len(texts)]
-            await pipeline.embed([Text(text) for text in batch], request)
+            await server.embed(batch)
             num_texts += len(batch)
             at += _WORKERS
 

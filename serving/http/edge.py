@@ -26,7 +26,8 @@ from serving.http.tracing import Tracing
 from serving.http.visit import Visit
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+# On every answer that does not say otherwise.
+_USUAL = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 # nginx's status for a client that hung up; it is only reported, nobody is there to read it.
 _CLIENT_GONE = 499
 
@@ -87,14 +88,13 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [(b"x-request-id", self._visit.request_id.encode("latin-1")), _NO_SNIFFING]
-            own = message.get("headers", ())
-            given = {name for name, _ in own}
-            if b"cache-control" not in given:
-                headers.append((b"cache-control", b"no-store"))
-            if self._draining.is_on and b"connection" not in given:
-                headers.append((b"connection", b"close"))
-            message = {**message, "headers": [*own, *headers]}
+            given = message.get("headers", ())
+            names = {name for name, _ in given}
+            ours = [(b"x-request-id", self._visit.request_id.encode("latin-1"))]
+            ours += [pair for pair in _USUAL if pair[0] not in names]
+            if self._draining.is_on and b"connection" not in names:
+                ours.append((b"connection", b"close"))
+            message = {**message, "headers": [*given, *ours]}
         elif message["type"] == "http.response.body":
             self.num_bytes += len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
