@@ -56,8 +56,7 @@ class Visits:
         page.on("pageerror", lambda error: self.complaints.append(f"{error}"))
         visit = Visit(page)
         page.goto(f"{self._url}/playground")
-        # What the page cannot take yet is inert, but a browser that is steered would not mind.
-        page.locator("section[inert]").first.wait_for(state="detached")
+        visit.until_ready()
         return visit
 
     def _heard(self, message: Any) -> None:
@@ -74,6 +73,11 @@ class Visit:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+
+    def until_ready(self) -> None:
+        """Wait for a page that was just loaded."""
+        # What the page cannot take yet is inert, but a browser that is steered would not mind.
+        self.page.locator("section[inert]").first.wait_for(state="detached")
 
     def use_corpus(self) -> None:
         self.page.get_by_role("button", name="Embed the built-in pages").click()

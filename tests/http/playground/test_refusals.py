@@ -218,6 +218,7 @@ def test_a_task_without_multi_vectors_is_ranked_by_single_vectors(visits: Visits
         lambda route: route.fulfill(json=_without_multi(route.fetch().json())),
     )
     visit.page.reload()
+    visit.until_ready()
     marked(visit)
     visit.search("b")
     assert len(visit.titles("single")) == 3
