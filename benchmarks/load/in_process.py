@@ -63,6 +63,8 @@ async def served(checkpoint: Path) -> AsyncIterator[InProcess]:
         server = quiet_server(uvicorn_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         settle()
-        yield InProcess(listener.getsockname()[1], service.lane(task).pipeline)
-        server.should_exit = True
-        await serving
+        try:
+            yield InProcess(listener.getsockname()[1], service.lane(task).pipeline)
+        finally:
+            server.should_exit = True
+            await serving

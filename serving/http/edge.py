@@ -180,6 +180,8 @@ class Edge:
                 failure = unexpected()
             elif failure.for_log is not None:
                 log_failure(failure.for_log, visit.request_id)
+        # Who reads the error may ask again at once.
+        await visit.give_back()
         is_for_people = scope["path"] in self._browser_paths
         if failure.status == 401 and is_for_people:
             failure.headers["WWW-Authenticate"] = 'Basic realm="polyvec"'

@@ -83,18 +83,13 @@ class Guard:
         flow = Flow(visit.flow_name, str(next(self._numbers)))
         if (full := self._refusal(flow.caller)) is not None:
             raise full
-        try:
-            if visit.caller.limits.concurrency is not None:
-                await visit.hold(self._concurrency.place(visit.caller))
-            with self._bodies.share(flow.caller) as read, self._bodies.share(flow.caller) as share:
-                async with self._limits.request(visit.caller) as charge:
-                    body = await self._bodies.read(request, read)
-                    async with self._watched(request):
-                        yield Admitted(visit, body, share, charge, flow)
-        except BaseException:
-            # Before the error is answered: who reads it may ask again at once. An answer gives the place back itself.
-            await visit.give_back()
-            raise
+        # Given back with the answer's last piece, or before an error is answered.
+        await visit.hold(self._concurrency.place(visit.caller))
+        with self._bodies.share(flow.caller) as read, self._bodies.share(flow.caller) as share:
+            async with self._limits.request(visit.caller) as charge:
+                body = await self._bodies.read(request, read)
+                async with self._watched(request):
+                    yield Admitted(visit, body, share, charge, flow)
 
     @asynccontextmanager
     async def _watched(self, request: Request) -> AsyncIterator[None]:

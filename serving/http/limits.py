@@ -20,10 +20,10 @@ Does not know keys, requests at once, or what a token is.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self, assert_never
+from typing import assert_never
 
 from serving.http.caller import Caller
 from serving.http.errors import HttpError
@@ -57,9 +57,22 @@ class RateLimits:
         self._storage = storage
         self._clock = clock
 
-    def request(self, caller: Caller) -> "Charge":
-        """What one request is charged, from when the block of it is entered."""
-        return Charge(self, self._storage, caller)
+    @asynccontextmanager
+    async def request(self, caller: Caller) -> "AsyncIterator[Charge]":
+        """Charge one request; leaving by an exception gives back all that was charged inside.
+
+        Raises:
+            HttpError: 429 RATE_REQUEST_LIMIT_EXCEEDED; 503, while the storage does not answer.
+        """
+        charge = Charge(self, self._storage, caller)
+        succeeded = False
+        try:
+            await charge.take(LimitKind.REQUESTS, 1)
+            yield charge
+            succeeded = True
+        finally:
+            if not succeeded:
+                await charge.refund()
 
     async def headers(self, caller: Caller) -> dict[str, str]:
         """`X-RateLimit-*` for each limit the caller has, read now; `Charge.headers` needs no reading.
@@ -121,10 +134,7 @@ class RateLimits:
 
 
 class Charge:
-    """What one request was charged: entering charges the request, leaving by an exception gives all of it back.
-
-    Entering raises HttpError: 429 RATE_REQUEST_LIMIT_EXCEEDED; 503, while the storage does not answer.
-    """
+    """What one request was charged."""
 
     def __init__(self, limits: RateLimits, storage: LimitsStorage, caller: Caller) -> None:
         self._limits = limits
@@ -132,23 +142,6 @@ class Charge:
         self._caller = caller
         self._takes: list[asyncio.Task[_Taken]] = []
         self._standings: dict[LimitKind, Standing] = {}
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.take(LimitKind.REQUESTS, 1)
-        except BaseException:
-            await self.refund()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            await self.refund()
 
     async def tokens(self, num_tokens: int) -> None:
         """Charge tokens, over what was charged already.
