@@ -141,7 +141,9 @@ def _ingress_deployment(settings: ClusterSettings) -> serve.Deployment:
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=0.5,
-        graceful_shutdown_timeout_s=settings.drain_timeout_s,
+        # One that an update replaces answers all that it accepted; a task without a replica may keep that
+        # waiting for as long as an engine takes to start.
+        graceful_shutdown_timeout_s=settings.longest_request_s,
     )(serve.ingress()(Ingress))
 
 

@@ -122,14 +122,17 @@ class ReplicaEngine:
 
     async def check_health(self) -> None:
         """Return if a replica answers, or one would be started; see `Engine.check_health`."""
-        if self._closed:
-            raise EngineStoppedError("The engine is closed.")
+        self._refuse_when_closed()
         if not self.is_up:
             raise EngineStartError("No replica answers; one is being started.")
 
     async def close(self) -> None:
-        """Take no more calls; the replicas are not ours to stop."""
+        """Take no more calls, and fail those that wait; the replicas are not ours to stop."""
         self._closed = True
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise EngineStoppedError("The engine is closed.")
 
     def _pack(self, prompts: Sequence[Prompt], want: Want) -> PromptParcel | InputError:
         replicas = max(1, self._board.num_replicas)
@@ -144,8 +147,7 @@ class ReplicaEngine:
 
     async def _call(self, parcel: PromptParcel, num_tokens: int) -> VectorParcel | Failure:
         """One try: an answer, or why there is none."""
-        if self._closed:
-            raise EngineStoppedError("The engine is closed.")
+        self._refuse_when_closed()
         call = f"{self._name}-{next(self._numbers)}"
         # Outside of the context of the HTTP request: Serve gives all calls of one request the same id, and of
         # several that wait for a replica at once it then forgets all but two.
@@ -178,6 +180,7 @@ class ReplicaEngine:
                 done, _ = await asyncio.wait({waiting}, timeout=_POLL_S)
                 if done:
                     return waiting.result()
+                self._refuse_when_closed()
                 if self._board.empty_s() >= self._patience.replica_wait_s:
                     raise EngineStartError(
                         f"There has been no replica for {self._patience.replica_wait_s:g} s."

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from serving.settings import ClusterSettings
 
-_RETRIES = 3
 # HAProxy's checks, pipes and pools.
 _OTHER_FILES = 5000
 # An ingress that is stopped goes on answering for this long, until every front knows.
@@ -26,6 +25,10 @@ def front_environment(settings: ClusterSettings) -> dict[str, str]:
     whole request in before it sends it, and sends it to another ingress when the first dies without
     an answer: embedding twice gives the same vectors. A request larger than `front_buffer_bytes` is
     passed on as it comes, and fails with its ingress.
+
+    Every change of the ingresses is a new HAProxy process. The one before it answers what comes on
+    connections that it has, and knows only the ingresses that there were: what it sends to those is to find
+    Serve's own proxy in the end, which knows all.
     """
     # Serve knows no setting for the two lines after the first; what it is given stands in the file as is.
     retry = "\n    ".join(
@@ -39,11 +42,17 @@ def front_environment(settings: ClusterSettings) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": retry,
-        "RAY_SERVE_HAPROXY_RETRIES": str(_RETRIES),
+        # An update may start as many again; then Serve's proxy, and one for a connection that just ended.
+        "RAY_SERVE_HAPROXY_RETRIES": str(2 * settings.ingress_replicas + 2),
+        # An ingress that refuses a connection has ended: the next try goes elsewhere. Checks bring back others.
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(settings.longest_request_s)),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(settings.front_buffer_bytes),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_connections(settings.max_connections)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.keep_alive_s)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_MIN_DRAIN_S),
+        # Ray's workers would give way to whatever else runs on their machine.
+        "RAY_worker_niceness": "0",
         # Everything here is asynchronous: threads of their own for it, and for routing, only cost time.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",

@@ -28,6 +28,7 @@ from serving.settings import ClusterSettings
 _LOOK_S = 1.0
 _DRAIN_POLL_S = 0.05
 _PAGES_S = 10.0
+_REFUSE_S = 2.0
 
 
 class Ingress:
@@ -106,9 +107,18 @@ class Ingress:
         self._draining.refuses = True
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._draining.num_open:
-                    await asyncio.sleep(_DRAIN_POLL_S)
-        return self._draining.num_open
+                await self._until_answered()
+        if lost := self._draining.num_open:
+            # Whoever still waits for a replica is told that there will be no vectors.
+            await self._service.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFUSE_S):
+                    await self._until_answered()
+        return lost
+
+    async def _until_answered(self) -> None:
+        while self._draining.num_open:
+            await asyncio.sleep(_DRAIN_POLL_S)
 
     async def __del__(self) -> None:
         """Close the application; awaited by Ray Serve when what was accepted has been answered."""

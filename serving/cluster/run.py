@@ -1,6 +1,7 @@
 """Runs a cluster's application from the command line until it is asked to stop. It prints nothing."""
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -92,7 +93,9 @@ def run_cluster(
         undo.callback(_end, settings)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
-            http_options=HTTPOptions(host=host, port=port),
+            http_options=HTTPOptions(
+                host=host, port=port, keep_alive_timeout_s=math.ceil(settings.keep_alive_s)
+            ),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
         )
         serve.run_many(

@@ -170,6 +170,11 @@ class ServerSettings(DocumentSettings):
     otlp_endpoint: str | None = None
     """Where OpenTelemetry traces go (OTLP over HTTP); None is `OTEL_EXPORTER_OTLP_ENDPOINT`, or nowhere."""
 
+    @property
+    def longest_request_s(self) -> float:
+        """A request's life at most: sending it, its deadline, and as long again to read its answer."""
+        return self.upload_timeout_s + 2 * self.request_timeout_s
+
     @model_validator(mode="after")
     def _require_keys(self) -> Self:
         if self.keys is None and not self.allow_no_keys and not is_loopback(self.host):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -68,6 +69,8 @@ LOAD = [
 @pytest.fixture(scope="module")
 def cluster(merged_float32: Path) -> Iterator[Cluster]:
     counts = {"min_replicas": ("2", "code=1"), "ingress_replicas": 2}
+    # Less than the task with one replica is without it in an update.
+    counts["drain_timeout_s"] = 5
     with running_cluster(merged_float32, "fake", TASKS, playground=True, **counts) as found:
         yield found
 
@@ -160,9 +163,12 @@ def test_an_update_of_the_checkpoints_costs_no_client_an_answer(
     cluster: Cluster, merged_float32: Path, tmp_path: Path
 ) -> None:
     before = {process.pid for task in TASKS for process in cluster.replicas(task)}
+    ingresses = {process.pid for process in cluster.replicas("ingress")}
     models = _copy(merged_float32, tmp_path / "models")
-    with load(cluster.url, LOAD) as report:
+    with ExitStack() as opened, load(cluster.url, LOAD) as report:
         report.until_more(30)
+        idle = [Unhurried(cluster, opened) for _ in range(4)]
+        assert [client.ask() for client in idle] == [200] * 4
         subprocess.run(
             [sys.executable, "-m", "tests.cluster.redeploy", cluster.ray_address, str(models)],
             cwd=ROOT,
@@ -171,11 +177,29 @@ def test_an_update_of_the_checkpoints_costs_no_client_an_answer(
             timeout=240,
         )
         report.until_more(30)
-    after = {
-        process.pid for task in TASKS for process in cluster.until_replicas(task, COUNTS[task])
-    }
+        after = {
+            process.pid for task in TASKS for process in cluster.until_replicas(task, COUNTS[task])
+        }
+        cluster.until_replicas("ingress", COUNTS["ingress"])
+        # What answered on their connections has ended, and they have not heard of it.
+        assert not ingresses & {process.pid for process in cluster.replicas("ingress")}
+        assert [client.ask() for client in idle] == [200] * 4
     assert not before & after
     assert report.wrong == []
+
+
+class Unhurried:
+    """A client that keeps its connection however long it does not use it."""
+
+    def __init__(self, cluster: Cluster, opened: ExitStack) -> None:
+        limits = httpx.Limits(keepalive_expiry=None)
+        self._client = opened.enter_context(
+            httpx.Client(base_url=cluster.url, timeout=120, trust_env=False, limits=limits)
+        )
+
+    def ask(self) -> int:
+        answer = self._client.post("/v1/embeddings", json={"model": MODEL, **LOAD[0]})
+        return answer.status_code
 
 
 def _copy(models: Path, to: Path) -> Path:

@@ -52,6 +52,10 @@ def test_ray_takes_the_configuration() -> None:
     assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
 
 
+def test_idle_connections_are_closed_when_the_settings_say(settings: ClusterSettings) -> None:
+    assert SERVE["http_options"]["keep_alive_timeout_s"] == settings.keep_alive_s
+
+
 def test_the_application_is_built_with_these_arguments(
     with_limits: None, merged_float32: Path
 ) -> None:
