@@ -139,13 +139,16 @@ async def _embedded(
 def _inputs(
     choice: Choice, sources: Sequence[Source], prepared: Prepared, pooled: Sequence[Pooled]
 ) -> list[Embedded]:
+    embedded = [
+        Embedded(index, one.single, one.multi, source.page)
+        for index, (source, one) in enumerate(zip(sources, pooled, strict=True))
+    ]
     image_pad = choice.lane.manifest.special_token_ids.image_pad
-    embedded: list[Embedded] = []
-    for index, (source, grid, one) in enumerate(zip(sources, prepared.grids, pooled, strict=True)):
-        patches = None
+    for index, grid in enumerate(prepared.grids):
         if grid is not None:
-            patches = Patches(one.token_ids.index(image_pad), grid.rows, grid.columns)
-        embedded.append(Embedded(index, one.single, one.multi, source.page, patches=patches))
+            start = pooled[index].token_ids.index(image_pad)
+            patches = Patches(start, grid.rows, grid.columns)
+            embedded[index] = replace(embedded[index], patches=patches)
     return embedded
 
 

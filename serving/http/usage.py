@@ -11,13 +11,13 @@ from serving.pipeline import Prepared
 
 def note_usage(visit: Visit, prepared: Prepared, pooled: Sequence[Pooled]) -> Usage:
     """The tokens that the engine has run, by its own count; `visit` learns of them too."""
-    sizes = [len(one.token_ids) for one in pooled]
+    total = sum([len(one.token_ids) for one in pooled])
     image_sizes = [
-        size
-        for prompt, size in zip(prepared.prompts, sizes, strict=True)
-        if isinstance(prompt, ImagePrompt)
+        len(one.token_ids)
+        for prompt, one in zip(prepared.prompts, pooled, strict=True)
+        if type(prompt) is ImagePrompt
     ]
-    total, image = sum(sizes), sum(image_sizes)
+    image = sum(image_sizes)
     visit.tokens = TokenCounts(text=total - image, image=image)
     return Usage(
         total_tokens=total, prompt_tokens=total, image_tokens=image if image_sizes else None

@@ -1,16 +1,16 @@
-"""The answer of `POST /v1/embeddings` in JSON, in pieces, so that others get a turn between them.
+"""The answer of `POST /v1/embeddings` in JSON, in pieces, so that others may get a turn between them.
 
 Joined, the pieces are one document. It does not know who reads it, nor binary answers (`octets`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from serving.http.wire.answer_parts import Embedded, Usage, present
 from serving.http.wire.calls import EmbeddingsCall, Format
-from serving.http.wire.encode import Array, rows_of, scales_of, to_json
+from serving.http.wire.encode import Array, json_block, json_rows, scales_of, to_json
 
 MAX_PIECE_VECTORS = 32
 """Single vectors that are encoded at once: 2 ms of floats."""
@@ -18,14 +18,11 @@ MAX_PIECE_VECTORS = 32
 MAX_PIECE_VALUES = 65536
 """Values of a multi-vector that are encoded at once: as many."""
 
-PIECE_BYTES = 1024 * 1024
-"""Small pieces are joined up to this."""
-
 
 def answer_chunks(
     call: EmbeddingsCall, model: str, embedded: Sequence[Embedded], usage: Usage
 ) -> Iterator[bytes]:
-    """The JSON body, in order; work is done as it is asked for.
+    """The JSON body in order, in pieces of a megabyte at most; work is done as it is asked for.
 
     Args:
         call: says in which formats, and whether one vector or many for each input.
@@ -36,28 +33,10 @@ def answer_chunks(
     Raises:
         NonFiniteError: a value is NaN or infinite.
     """
-    items = _multi_items(call, embedded) if call.multi else _single_items(call, embedded)
-    return _joined(_document(model, usage, items))
-
-
-def _document(model: str, usage: Usage, items: Iterable[bytes]) -> Iterator[bytes]:
     head = to_json({"model": model, "object": "list", "usage": usage.by_name(), "data": []})
     yield head.removesuffix(b"]}")
-    yield from items
+    yield from (_multi_items if call.multi else _single_items)(call, embedded)
     yield b"]}"
-
-
-def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer pieces; none over `PIECE_BYTES` that was not before."""
-    waiting: list[bytes] = []
-    num_bytes = 0
-    for piece in pieces:
-        if waiting and num_bytes + len(piece) > PIECE_BYTES:
-            yield b"".join(waiting)
-            waiting, num_bytes = [], 0
-        waiting.append(piece)
-        num_bytes += len(piece)
-    yield b"".join(waiting)
 
 
 def _single_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterator[bytes]:
@@ -65,23 +44,27 @@ def _single_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterato
     for start in range(0, len(embedded), step):
         block = embedded[start : start + step]
         vectors = torch.stack([present(item.single) for item in block])
-        rows = {format_.value: rows_of(vectors, format_) for format_ in call.formats}
-        values: Iterable[object]
-        if call.keyed:
-            values = [{name: row[at] for name, row in rows.items()} for at in range(len(block))]
-        else:
-            (values,) = rows.values()
-        objects: list[dict[str, object]] = [
-            {"object": "embedding", "index": item.index, "embedding": value}
-            for item, value in zip(block, values, strict=True)
-        ]
-        if Format.INT8 in call.formats:
-            for entry, scale in zip(objects, scales_of(vectors), strict=True):
-                entry["scale"] = scale
-        if block[0].page is not None:
-            for entry, item in zip(objects, block, strict=True):
-                entry["page"] = item.page
-        yield (b"," if start else b"") + to_json(objects)[1:-1]
+        rows = [json_rows(vectors, format_) for format_ in call.formats]
+        scales = scales_of(vectors) if Format.INT8 in call.formats else None
+        for at, item in enumerate(block, start):
+            yield b'%b{"object":"embedding","index":%d,"embedding":' % (
+                b"," if at else b"",
+                item.index,
+            )
+            if call.keyed:
+                yield from _keyed(call.formats, [values[at - start] for values in rows])
+            else:
+                yield rows[0][at - start]
+            if scales is not None:
+                yield b',"scale":' + to_json(scales[at - start])
+            yield b"}" if item.page is None else b',"page":%d}' % item.page
+
+
+def _keyed(formats: Sequence[Format], values: Sequence[bytes]) -> Iterator[bytes]:
+    for number, (format_, value) in enumerate(zip(formats, values, strict=True)):
+        yield b'%b"%b":' % (b"," if number else b"{", format_.value.encode("ascii"))
+        yield value
+    yield b"}"
 
 
 def _multi_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterator[bytes]:
@@ -108,7 +91,7 @@ def _multi_formats(call: EmbeddingsCall, vectors: Tensor) -> Iterator[bytes]:
             yield b'%s"%s":' % (b"," if number else b"{", format_.value.encode("ascii"))
         yield b"["
         for position, block in enumerate(blocks):
-            yield (b"," if position else b"") + to_json(rows_of(block, format_))[1:-1]
+            yield (b"," if position else b"") + json_block(block, format_)
         yield b"]"
     if call.keyed:
         yield b"}"
