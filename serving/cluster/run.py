@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import signal
 import threading
 import time
@@ -68,6 +69,7 @@ def run_cluster(
     configure_logs(settings.server_log_level, settings.log_format)
     host, port = settings.host.strip("[]"), settings.port
     environment = front_environment(settings)
+    afterwards = ExitStack()
     # A cluster that runs already may listen there itself: then its application is replaced.
     if not joins(settings.ray_address):
         if settings.keys is not None:
@@ -76,8 +78,10 @@ def run_cluster(
         end_orphans(front_directory(port))
         port = _free_port(settings)
         environment |= apart(front_directory(port))
+        afterwards.callback(shutil.rmtree, front_directory(port), ignore_errors=True)
     stop = threading.Event()
     with (
+        afterwards,
         ray_session(
             settings.ray_address,
             environment=environment,

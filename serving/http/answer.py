@@ -16,8 +16,8 @@ JSON = "application/json"
 # would lie in a buffer that nobody counts, for as long as its client likes.
 _PIECE_BYTES = 256 * 1024
 
-# A few milliseconds of floats.
-_TURN_BYTES = 1024 * 1024
+# Two milliseconds of floats.
+_TURN_BYTES = 512 * 1024
 
 
 class Answer(Response):
@@ -80,11 +80,11 @@ class Answer(Response):
 
 
 async def joined(pieces: Iterable[bytes]) -> bytes:
-    """One body of `pieces`; other requests have their turn whenever a megabyte of it was made."""
+    """One body of `pieces`; other requests have their turn whenever half a megabyte of it was made."""
     made: list[bytes] = []
     num_bytes = 0
     for piece in pieces:
-        if num_bytes > _TURN_BYTES:
+        if num_bytes >= _TURN_BYTES:
             await asyncio.sleep(0)
             num_bytes = 0
         made.append(piece)

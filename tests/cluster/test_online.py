@@ -15,6 +15,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.cluster.front import front_directory
 from tests.cluster.clusters import ROOT, STOP_S, Cluster, running_cluster
 from tests.cluster.loads import load
 from tests.http.documents import picture_pdf
@@ -69,9 +70,10 @@ LOAD = [
 @pytest.fixture(scope="module")
 def cluster(merged_float32: Path) -> Iterator[Cluster]:
     counts = {"min_replicas": ("2", "code=1"), "ingress_replicas": 2}
-    # Less than the task with one replica is without it in an update.
-    counts["drain_timeout_s"] = 5
-    with running_cluster(merged_float32, "fake", TASKS, playground=True, **counts) as found:
+    # The time to drain is less than the task with one replica is without it in an update.
+    with running_cluster(
+        merged_float32, "fake", TASKS, playground=True, drain_timeout_s=5, **counts
+    ) as found:
         yield found
 
 
@@ -234,3 +236,4 @@ def test_a_cluster_that_is_told_to_stop_answers_what_it_accepted(cluster: Cluste
     assert cluster.process.wait(STOP_S) == 0
     assert processes
     assert not [process for process in processes if process.is_running()]
+    assert not front_directory(int(cluster.url.rpartition(":")[2])).exists()

@@ -105,7 +105,8 @@ def test_flags_in_the_runbooks_prose_exist() -> None:
 
 
 def test_settings_in_the_runbooks_prose_exist() -> None:
-    of_others = {"max_surge_percent", "request_id", "error_code", "queue_full", "bodies_full"}
+    of_ray = {"max_surge_percent", "http_options"}
+    of_others = of_ray | {"request_id", "error_code", "queue_full", "bodies_full"}
     named = {
         span.partition(":")[0] for span in SPANS if re.fullmatch(r"[a-z]+(_[a-z]+)+(: \w+)?", span)
     }

@@ -32,10 +32,10 @@ async def _body_and_turns(pieces: Sequence[bytes]) -> tuple[bytes, int]:
         ([], 0),
         ([700 * KIBIBYTE], 0),
         ([10] * 10_000, 0),
-        ([512 * KIBIBYTE] * 10, 3),
+        ([256 * KIBIBYTE] * 10, 4),
         ([1100 * KIBIBYTE] * 3, 2),
     ],
 )
-def test_others_have_a_turn_for_each_megabyte(sizes: list[int], num_turns: int) -> None:
+def test_others_have_a_turn_for_each_half_megabyte(sizes: list[int], num_turns: int) -> None:
     pieces = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
     assert asyncio.run(_body_and_turns(pieces)) == (b"".join(pieces), num_turns)

@@ -1,6 +1,7 @@
 """Vectors to what stands for them in JSON, many at once.
 
-One tensor operation for a whole block instead of one for each vector. It does not know items or keys. Floats are left to orjson, which writes the shortest text that reads back as the same float32.
+One tensor operation for a whole block instead of one for each vector. It does not know items or keys.
+Floats are left to orjson, which writes the shortest text that reads back as the same float32.
 """
 
 from typing import assert_never
