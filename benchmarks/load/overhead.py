@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 4], metavar="CALLS")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if min(options.rounds, *options.at_once) < 1:
+        parser.error("--rounds and --at-once count from 1")
     card = make_card()
     print(format_card(card), flush=True)
     settle_process()

@@ -46,17 +46,15 @@ def _single_items(call: EmbeddingsCall, embedded: Sequence[Embedded]) -> Iterato
         vectors = torch.stack([present(item.single) for item in block])
         rows = [json_rows(vectors, format_) for format_ in call.formats]
         scales = scales_of(vectors) if Format.INT8 in call.formats else None
-        for at, item in enumerate(block, start):
-            yield b'%b{"object":"embedding","index":%d,"embedding":' % (
-                b"," if at else b"",
-                item.index,
-            )
+        for at, item in enumerate(block):
+            comma = b"," if start or at else b""
+            yield b'%b{"object":"embedding","index":%d,"embedding":' % (comma, item.index)
             if call.keyed:
-                yield from _keyed(call.formats, [values[at - start] for values in rows])
+                yield from _keyed(call.formats, [values[at] for values in rows])
             else:
-                yield rows[0][at - start]
+                yield rows[0][at]
             if scales is not None:
-                yield b',"scale":' + to_json(scales[at - start])
+                yield b',"scale":' + to_json(scales[at])
             yield b"}" if item.page is None else b',"page":%d}' % item.page
 
 
