@@ -88,12 +88,12 @@ def _read(texts: list[str]) -> list[str]:
 
 def _image(path: str) -> "PageImage":
     """An image that is there, before a minute is spent on starting the engine."""
-    from serving import InputError
+    from serving.documents.regular_file import open_regular_file
     from serving.inputs import as_image
 
     image = as_image(path)
-    if isinstance(image.source, Path) and not image.source.is_file():
-        raise InputError(f"{path} is not a file. Pass the path of an image.")
+    if isinstance(image.source, Path):
+        open_regular_file(image.source, path).close()
     return image
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from serving.documents.regular_file import read_regular_file
 from serving.errors import InputError
 from serving.inputs import ImageSource, shortened
 from serving.manifest import ImageSpec
@@ -141,19 +142,7 @@ def _open(source: ImageSource, name: str, limits: ImageLimits) -> Image.Image:
                 )
             return _opened(source, name)
         case Path():
-            return _opened(_read(source, name, limits), name)
-
-
-def _read(path: Path, name: str, limits: ImageLimits) -> bytes:
-    try:
-        num_bytes = path.stat().st_size
-        if path.is_dir():
-            raise InputError(f"{name} is a directory. Pass the images in it one by one.")
-        if num_bytes > limits.max_bytes:
-            raise InputError(f"{name} has {num_bytes} bytes; at most {limits.max_bytes} are read.")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror}).") from error
+            return _opened(read_regular_file(source, limits.max_bytes, name), name)
 
 
 def _opened(data: bytes, name: str) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Decoding what strangers send: files of pictures and documents, within bounds."""
